@@ -45,7 +45,7 @@ stores: setup ## Try the S3 servers that others have written
 	$$(.ci/python) tests/stores.py $(TARGET)/zombi
 
 log-check: setup ## Hold the log that pods share to three real NATS servers, which are killed and stopped
-	python=$$(.ci/python) && NATS_SERVER=$${python%/*}/nats-server $(CARGO) test --locked --workspace $(TESTED) --test nats -- --test-threads 2
+	python=$$(.ci/python) && NATS_SERVER=$${python%/*}/nats-server $(CARGO) test --locked --workspace $(TESTED) --test nats --test log -- --test-threads 2
 
 deploy-check: setup ## Check manifests, Dockerfile and Tiltfile with others' tools
 	$$(.ci/python) tests/deploy.py

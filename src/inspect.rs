@@ -181,10 +181,9 @@ pub(crate) async fn show(
     };
     let manifest: Manifest = match number {
         Some(number) => {
-            if place.get(&manifest::key(number)).await?.is_none() {
-                return Err(InspectError::NotFound(format!("manifest {number} below this prefix")));
-            }
-            chain::read(place, number).await?
+            let bytes = place.get(&manifest::key(number)).await?;
+            let missing = || InspectError::NotFound(format!("manifest {number} below this prefix"));
+            manifest::decode(number, &bytes.ok_or_else(missing)?)?
         }
         None => chain::load(place)
             .await?

@@ -2,6 +2,7 @@
 //!
 //! Read `ARCHITECTURE.md` first: the map, the paths and what must hold.
 
+mod alike;
 pub mod auth;
 mod care;
 pub mod cli;

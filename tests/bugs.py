@@ -82,6 +82,9 @@ CAUGHT_BY = {
     "taken_is_ours": "sim of_three_copies",
     "owns_before_the_end": "sim of_three_copies",
     "trimmed_too_far": "sim of_three_copies",
+    "left_behind_without_a_word": "lib copy::recover::",
+    "closed_over_changes": "lib copy::close::",
+    "flushed_and_in_the_log_alone": "sim of_three_copies",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

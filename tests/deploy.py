@@ -26,7 +26,7 @@ import identity
 from demo import check, say
 from manifests import DEPLOY, OPERATOR, POD_SECURITY, ROOT, TOOLS, kustomize, lets_out, of, one, validate, variables, with_components
 
-PLACES = ["base", "overlays/dev", "overlays/production", "overlays/cluster-volumes"]
+PLACES = ["base", "overlays/dev", "overlays/production", "overlays/cluster-volumes", "overlays/cluster"]
 MONTH = 30 * 24 * 60 * 60
 # What a cluster may need beside the NetworkPolicy: addresses and ports that a component must open, and nothing else does.
 WAYS_OUT = {
@@ -59,7 +59,9 @@ def manifests():
     namespaces(places["overlays/dev"], places["overlays/production"])
     settings(places["overlays/production"])
     disruption(places["overlays/production"])
-    cluster(places["overlays/cluster-volumes"])
+    for place in ("overlays/cluster-volumes", "overlays/cluster"):
+        cluster(places[place])
+    log(places["overlays/cluster"])
     network(places["overlays/production"])
     identity.production(places)
     identity.certificate(places["overlays/production"])
@@ -177,6 +179,52 @@ def cluster(objects):
     own = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "zombi"}}}
     check(any(rule.get("to") == [own] and rule["ports"] == [{"port": "http"}] for rule in rules), f"pods reach each other: {rules}")
     say(f"cluster    {pods} pods, each with a volume, apart, one at a time away")
+
+
+def log(objects):
+    """Three NATS servers that sync what they acknowledge, apart, one at a time away, which Zombi's pods alone may reach."""
+    stateful, name = one(objects, "StatefulSet", "zombi-nats"), "zombi-nats"
+    spec = stateful["spec"]["template"]["spec"]
+    check(stateful["spec"]["replicas"] == 3, "two of three are a quorum")
+    check(one(objects, "PodDisruptionBudget", name)["spec"]["maxUnavailable"] == 1, "one server at a time is away")
+    check(spec["enableServiceLinks"] is False, "no Service sets ZOMBI_NATS_PORT")
+    apart = spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    check(apart[0]["topologyKey"] == "kubernetes.io/hostname", f"no two servers are on one node: {apart}")
+    headless = one(objects, "Service", stateful["spec"]["serviceName"])["metadata"]["name"]
+    hosts = [f"zombi-nats-{number}.{headless}" for number in range(3)]
+    zombi = one(objects, "StatefulSet", "zombi")
+    for variable, scheme, port in (("URLS", "nats", 4222), ("MONITORS", "http", 8222)):
+        found = variables(zombi)[f"ZOMBI_CLUSTER_NATS_{variable}"].split(",")
+        check(found == [f"{scheme}://{host}:{port}" for host in hosts], f"Zombi knows all servers: {found}")
+    who = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": name}}} for name in ("zombi", "zombi-nats")]
+    egress = one(objects, "NetworkPolicy", "zombi")["spec"]["egress"]
+    check({"to": [who[1]], "ports": [{"port": 4222}, {"port": 8222}]} in egress, f"Zombi's pods reach them: {egress}")
+    entries = one(objects, "NetworkPolicy", name)["spec"]["ingress"]
+    clients = [rule["from"] for rule in entries if {"port": "nats"} in rule["ports"]]
+    servers = [rule["from"] for rule in entries if {"port": "cluster"} in rule["ports"]]
+    check((clients, servers) == ([who[:1]], [who[1:]]), f"and nobody else is a client, or a server: {entries}")
+    mount, volume = spec["containers"][0]["volumeMounts"], spec["volumes"]
+    check({"name": "config", "mountPath": "/etc/nats", "readOnly": True} in mount, f"the configuration is mounted: {mount}")
+    [config] = [each["configMap"]["name"] for each in volume if each["name"] == "config"]
+    taken_by_nats(one(objects, "ConfigMap", config)["data"]["nats.conf"], variables(stateful), hosts)
+    say("log        three NATS servers, apart, which sync always; their configuration is one that NATS takes")
+
+
+def taken_by_nats(config, found, hosts):
+    """The server itself reads its configuration, with an environment as the kubelet makes it."""
+    check(re.search(r"(?m)^  sync_interval: always$", config), f"what is acknowledged is synced: {config}")
+    check("no_auth_user" not in config and config.count("user:") == 2, f"there is one user, and one for routes: {config}")
+    routes = found["NATS_ROUTES"].replace("$(NATS_ROUTE_PASSWORD)", "z1")
+    check(re.findall(r'"nats://route:z1@([^:"]+):6222"', routes) == hosts, f"the servers know each other: {routes}")
+    environment = {"POD_NAME": "zombi-nats-0", "NATS_PASSWORD": "z0", "NATS_ROUTE_PASSWORD": "z1", "NATS_ROUTES": routes}
+    check(set(environment) <= set(found), f"the pod has the variables of the configuration: {sorted(found)}")
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "nats.conf")
+        with open(path, "w") as file:
+            file.write(config)
+        command = [os.path.join(TOOLS, "nats-server"), "--config", path, "-t"]
+        taken = subprocess.run(command, capture_output=True, text=True, env=environment)
+    check(taken.returncode == 0, f"NATS takes its configuration: {taken.stderr}")
 
 
 def network(production):

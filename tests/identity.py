@@ -51,7 +51,7 @@ def production(places):
     for place, rendered in places.items():
         found = variables(one(rendered, "StatefulSet", "zombi"))
         named = sorted(name for name in found if name.startswith(("ZOMBI_AUTH_", "ZOMBI_TLS_")))
-        if place in ("overlays/production", "overlays/cluster-volumes"):
+        if place in ("overlays/production", "overlays/cluster-volumes", "overlays/cluster"):
             check(found.get("ZOMBI_AUTH_MODE") == "required", f"{place} refuses strangers: {named}")
         else:
             check(not named, f"{place} asks nobody who they are: {named}")

@@ -1,16 +1,30 @@
-//! `zombi cluster`: the store of one Zombi becomes a cluster's and back, and a cluster gets other pods. All
-//! pods must be stopped; only the bucket is asked.
+//! `zombi cluster`: the store of one Zombi becomes a cluster's and back, a cluster gets other pods, a
+//! lost log is begun anew, and copies are compared. Pods that are concerned must be stopped.
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    fs::File,
+    io::{BufReader, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{flags::SettingFlags, look::look};
+use super::{
+    flags::SettingFlags,
+    look::{look, look_with},
+};
 use crate::{
+    alike::{self, Compared, WantedRanges},
     cluster::placement,
     inspect::{self, InspectError},
-    settings::Settings,
+    server::{
+        ServerError,
+        leave::LeftLogs,
+        reset_log::{LogReset, reset_log},
+    },
+    settings::{Reads, Settings},
 };
 use cold_s3::{
     backup,
@@ -25,6 +39,9 @@ Examples:
   zombi cluster adopt --set cluster.pods=3    # from one Zombi, which was stopped cleanly
   zombi cluster resize --pods 4               # then cluster.pods=4 for all pods
   zombi cluster leave                         # back to one Zombi
+  zombi cluster reset-log --shard 7           # where the copy is that has applied most of a log that is lost
+  zombi cluster verify > here.jsonl           # of a pod that is stopped; then, with the volume of another:
+  zombi cluster verify --with here.jsonl
 
 No object is copied or renamed. Killed, each is run again with the same words.";
 
@@ -39,6 +56,29 @@ pub(super) enum ClusterCommand {
         /// How many there are from then on
         #[arg(long, value_name = "M")]
         pods: u32,
+        #[command(flatten)]
+        args: OfflineArgs,
+    },
+    /// Compare what this pod's copies of shards hold with another pod's, by hash; exits with 1 if they differ
+    Verify {
+        /// What the same command has printed for the other pod; without it, what this pod holds is printed
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+        /// Only this shard
+        #[arg(long, value_name = "N")]
+        shard: Option<u32>,
+        /// Events of each range that is hashed: the same for both
+        #[arg(long, value_name = "COUNT", default_value_t = 256)]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        events: u64,
+        #[command(flatten)]
+        args: OfflineArgs,
+    },
+    /// Begin the log of a shard anew, which the NATS servers have lost; reads all settings, and the volume
+    ResetLog {
+        /// Which shard
+        #[arg(long, value_name = "N")]
+        shard: u32,
         #[command(flatten)]
         args: OfflineArgs,
     },
@@ -60,6 +100,10 @@ pub(super) fn run(command: ClusterCommand, before: SettingFlags) -> ExitCode {
         ClusterCommand::Adopt(args) => adopt(args, before),
         ClusterCommand::Leave(args) => leave(args, before),
         ClusterCommand::Resize { pods, args } => resize(pods, args, before),
+        ClusterCommand::Verify { with, shard, events, args } => {
+            verify(with, WantedRanges { shard, events }, args, before)
+        }
+        ClusterCommand::ResetLog { shard, args } => begin_log_anew(shard, args, before),
     }
 }
 
@@ -96,7 +140,8 @@ fn leave(args: OfflineArgs, before: SettingFlags) -> ExitCode {
     let OfflineArgs { json, settings } = args;
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
         let objects = store(settings).await?;
-        let left = Box::pin(cluster::leave(&objects, SystemClock.now_ms())).await?;
+        let logs = LeftLogs::new(settings);
+        let left = Box::pin(cluster::leave(&objects, &logs, SystemClock.now_ms())).await?;
         let text = format!(
             "{} partitions of cluster {} are one store again: start one Zombi with an empty volume",
             left.partitions, left.record.cluster
@@ -122,6 +167,44 @@ fn resize(pods: u32, args: OfflineArgs, before: SettingFlags) -> ExitCode {
             record.cluster
         );
         print(out, json, &text, &shown(&record, json!({})))
+    })
+}
+
+fn verify(with: Option<PathBuf>, wanted: WantedRanges, args: OfflineArgs, before: SettingFlags) -> ExitCode {
+    let OfflineArgs { json, settings } = args;
+    look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
+        let Some(path) = &with else { return alike::list(settings, wanted, out) };
+        let unread = |error| InspectError::Usage(format!("{}: {error}", path.display()));
+        let other = BufReader::new(File::open(path).map_err(unread)?);
+        let Compared { alike, different, passed_over } = alike::compare(settings, wanted, other, out)?;
+        let text =
+            format!("{alike} ranges are alike, {different} differ, {passed_over} could not be compared");
+        let shown = json!({"alike": alike, "different": different, "passed_over": passed_over});
+        print(out, json, &text, &shown)?;
+        match (different, alike) {
+            (0, 0) => {
+                Err(InspectError::NotFound("range that both have whole: try fewer --events".to_owned()))
+            }
+            (0, _) => Ok(()),
+            _ => Err(InspectError::Findings(usize::try_from(different).unwrap_or(usize::MAX))),
+        }
+    })
+}
+
+fn begin_log_anew(shard: u32, args: OfflineArgs, before: SettingFlags) -> ExitCode {
+    let OfflineArgs { json, settings } = args;
+    look_with(Reads::All, settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
+        let reset = Box::pin(reset_log(settings, shard)).await;
+        let LogReset { applied, generation } = reset.map_err(|error| match error {
+            ServerError::Storage(error) => InspectError::Storage(error),
+            error => InspectError::Options(error.to_string()),
+        })?;
+        let text = format!(
+            "the log of shard {shard} is begun anew, behind entry {applied} of the lost one: do the same for \
+             the other shards, then start all pods"
+        );
+        let shown = json!({"shard": shard, "applied": applied, "generation": generation});
+        print(out, json, &text, &shown)
     })
 }
 

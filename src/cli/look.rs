@@ -48,8 +48,17 @@ pub(super) fn look(
     flags: SettingFlags,
     command: impl AsyncFnOnce(&Settings, &mut dyn Write) -> Result<(), InspectError>,
 ) -> ExitCode {
+    look_with(Reads::Store, flags, command)
+}
+
+/// The same for one that reads these settings.
+pub(super) fn look_with(
+    reads: Reads,
+    flags: SettingFlags,
+    command: impl AsyncFnOnce(&Settings, &mut dyn Write) -> Result<(), InspectError>,
+) -> ExitCode {
     crash::arm();
-    flags.with_settings(Reads::Store, |settings| {
+    flags.with_settings(reads, |settings| {
         ask(async move || {
             let mut out = BufWriter::new(io::stdout().lock());
             command(&settings, &mut out).await?;

@@ -83,7 +83,7 @@ mod exit {
 Three kinds of commands:
   server  serve, config: they read all settings
   store   backup, restore, salvage, verify, segment, manifest, auth, token: of the settings they read s3.*, \
-auth.*, cluster.* and data_dir, and token none
+auth.*, cluster.* and data_dir, token none, and cluster reset-log all
   client  append, read, tail, tables, table, consumers, consumer, segments, flush, bench, completions: they \
 read no settings, only their flags, ZOMBI_URL and ZOMBI_TOKEN_FILE
 
@@ -152,7 +152,7 @@ enum StoreCommand {
         #[command(subcommand)]
         command: ManifestCommand,
     },
-    /// Make a cluster of one Zombi's store, or one store of a cluster, while no pod runs
+    /// Make a cluster of one Zombi's store and back, compare copies, begin a lost log, while pods are stopped
     #[command(after_help = cluster::EXAMPLES)]
     Cluster {
         #[command(subcommand)]

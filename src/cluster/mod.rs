@@ -1,18 +1,26 @@
-//! Which pod has which shard, where pods are, and how they believe each other. Knows nothing of requests:
-//! those go to their pods in `http::shards`.
+//! Which pod has which shard, who owns it, where pods are, and how they believe each other. Knows nothing of
+//! requests: those go to their pods in `http::shards`.
 
 pub(crate) mod client;
+pub(crate) mod copies;
+pub(crate) mod owners;
 pub(crate) mod placement;
 pub mod secret;
 pub mod settings;
 pub mod ticket;
 pub(crate) mod volumes;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
 
-use self::{placement::place, secret::SecretFile, settings::ClusterSettings};
+use async_trait::async_trait;
+use futures_util::future::join_all;
+
+use self::{owners::Owners, placement::place, secret::SecretFile, settings::ClusterSettings};
 use cold_s3::cluster::ClusterRecord;
-use contracts::{name::TableName, shards::shard_of};
+use contracts::{name::TableName, shards::shard_of, shared_log::LogSeq};
 
 /// The cluster as a pod knows it.
 pub struct Cluster {
@@ -24,7 +32,9 @@ pub struct Cluster {
     pub(crate) addresses: Vec<String>,
     /// Signs what pods say to each other; `None` where nobody is asked who they are.
     pub(crate) secret: Option<Arc<SecretFile>>,
-    /// For each shard the numbers of the pods that have it, the owner first.
+    /// Who owns each shard, where pods share its log, once the copies of this pod are open.
+    pub(crate) owners: OnceLock<Owners>,
+    /// For each shard the numbers of the pods that have it, the first of them is the one that should own it.
     placement: Vec<Vec<u32>>,
 }
 
@@ -37,7 +47,8 @@ impl Cluster {
         secret: Option<Arc<SecretFile>>,
     ) -> Self {
         let placement = place(settings.shards, settings.pods, settings.copies);
-        Self { record, own, addresses: settings.addresses(), secret, placement }
+        let owners = OnceLock::new();
+        Self { record, own, addresses: settings.addresses(), secret, owners, placement }
     }
 
     /// The number of a table's shard.
@@ -45,24 +56,30 @@ impl Cluster {
         shard_of(table, self.record.shards)
     }
 
-    /// The pod that owns a shard.
-    pub(crate) fn owner_of(&self, shard: u32) -> u32 {
+    /// Whether each shard has a log, and any of its copies may own it; otherwise it is bound to one pod.
+    pub(crate) fn has_logs(&self) -> bool {
+        self.record.copies > 1
+    }
+
+    /// The pod that a shard is bound to; with a log, the one that should own it.
+    pub(crate) fn first_of(&self, shard: u32) -> u32 {
         self.copies_of(shard).first().copied().unwrap_or(0)
     }
 
-    /// The pods that have a shard, the owner first.
+    /// The pods that have a shard, the one that should own it first.
     pub(crate) fn copies_of(&self, shard: u32) -> &[u32] {
         self.placement.get(shard as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// The shards that this pod owns, in order.
+    /// The shards that this pod has, in order.
     pub(crate) fn own_shards(&self) -> Vec<u32> {
-        (0..self.record.shards).filter(|shard| self.owner_of(*shard) == self.own).collect()
+        (0..self.record.shards).filter(|shard| self.copies_of(*shard).contains(&self.own)).collect()
     }
 
-    /// The pods that own shards, but this one.
+    /// The pods that shards are bound to, but this one.
     pub(crate) fn others(&self) -> Vec<u32> {
-        self.counts().into_keys().filter(|pod| *pod != self.own).collect()
+        let bound: BTreeSet<u32> = (0..self.record.shards).map(|shard| self.first_of(shard)).collect();
+        bound.into_iter().filter(|pod| *pod != self.own).collect()
     }
 
     /// Where a pod is; `None` if there is none with this number.
@@ -70,14 +87,22 @@ impl Cluster {
         self.addresses.get(pod as usize).map(String::as_str)
     }
 
-    /// How many shards each pod owns.
-    pub(crate) fn counts(&self) -> BTreeMap<u32, usize> {
-        let mut counts = BTreeMap::new();
-        for shard in 0..self.record.shards {
-            *counts.entry(self.owner_of(shard)).or_default() += 1;
-        }
-        counts
+    /// The pod that owns each shard, in their order; `None` where nobody does, or nobody knows.
+    pub(crate) async fn owner_of_each(&self) -> Vec<Option<u32>> {
+        let shards = 0..self.record.shards;
+        let Some(owners) = self.owners.get() else {
+            return shards.map(|shard| (!self.has_logs()).then(|| self.first_of(shard))).collect();
+        };
+        join_all(shards.map(|shard| async move { owners.owner(shard).await.ok().flatten() })).await
     }
+}
+
+/// The other pods, as they are asked how far they are.
+#[async_trait]
+pub trait OtherPods: Send + Sync {
+    /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in
+    /// time.
+    async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
 }
 
 /// The name of a pod.

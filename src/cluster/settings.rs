@@ -24,8 +24,8 @@ pub struct ClusterSettings {
     /// Shards that tables are dealt out to. Fixed for ever.
     #[schemars(range(min = 1, max = 1000))]
     pub shards: u32,
-    /// Pods that have each shard. Fixed for ever; 1: each shard is bound to its pod. More need a log that
-    /// pods share, which this version does not have.
+    /// Pods that have each shard. Fixed for ever. 1: each shard is bound to its pod. 2 or 3: one of them owns
+    /// it and another takes over; this needs NATS servers, `cluster.nats.urls`.
     #[schemars(range(min = 1, max = 3))]
     pub copies: u32,
     /// A file with the secret by which pods believe each other: a line of 32 bytes or more, or two, the newer
@@ -71,12 +71,8 @@ impl Section for ClusterSettings {
             format!("cluster.pods is {}, and must be at most cluster.shards, {}", self.pods, self.shards),
         );
         broken.unless(
-            self.copies == 1,
-            format!(
-                "cluster.copies is {}: more than 1 needs a log that pods share, which this version does not \
-                 have",
-                self.copies
-            ),
+            self.copies <= self.pods,
+            format!("cluster.copies is {}, and must be at most cluster.pods, {}", self.copies, self.pods),
         );
         let count = self.addresses().len();
         broken.unless(
@@ -94,6 +90,11 @@ impl ClusterSettings {
     /// Whether there are many pods.
     pub fn is_on(&self) -> bool {
         self.pods > 0
+    }
+
+    /// Whether each shard has a log and several copies.
+    pub fn has_logs(&self) -> bool {
+        self.is_on() && self.copies > 1
     }
 
     /// Where the pods are, in order.
@@ -152,7 +153,9 @@ mod tests {
     fn what_makes_no_cluster_is_refused_by_name() {
         let three = ClusterSettings { pods: 3, ..ClusterSettings::default() };
         assert!(broken(&ClusterSettings { shards: 2, ..three.clone() }).contains("cluster.pods"));
-        assert!(broken(&ClusterSettings { copies: 2, ..three.clone() }).contains("cluster.copies"));
+        assert_eq!(broken(&ClusterSettings { copies: 2, ..three.clone() }), "");
+        let two = ClusterSettings { pods: 2, copies: 3, ..three.clone() };
+        assert!(broken(&two).contains("cluster.copies"));
         assert!(broken(&ClusterSettings { shards: 6, ..Default::default() }).contains("cluster.shards"));
         assert_eq!(broken(&ClusterSettings::default()), "");
     }

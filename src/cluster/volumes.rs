@@ -49,6 +49,7 @@ pub(crate) fn marked(text: &str) -> Option<Shard> {
 ///
 /// # Errors
 /// Those of reading the directory. What is there without a mark is left out: nothing was ever written to it.
+/// So is a damaged volume that was set aside, whose name goes on behind a dot: another has taken its place.
 pub(crate) fn found(data_dir: &Path) -> io::Result<Vec<(PathBuf, Option<Shard>)>> {
     if let Some(shard) = read(data_dir)? {
         return Ok(vec![(data_dir.to_owned(), Some(shard))]);
@@ -60,6 +61,9 @@ pub(crate) fn found(data_dir: &Path) -> io::Result<Vec<(PathBuf, Option<Shard>)>
     let mut volumes = Vec::new();
     for entry in fs::read_dir(shards)? {
         let path = entry?.path();
+        if path.extension().is_some() {
+            continue;
+        }
         if let Some(shard) = read(&path)? {
             volumes.push((path, Some(shard)));
         }

@@ -161,7 +161,24 @@ pub(super) struct ApiStats {
     pub(super) uptime_secs: u64,
     pub(super) writes: ApiMeter,
     pub(super) errors_total: u64,
+    pub(super) flush: ApiFlush,
     pub(super) totals: ApiTotals,
+    /// What is not counted in, in a cluster.
+    #[serde(default)]
+    pub(super) missing: Vec<ApiMissing>,
+}
+
+/// What is on its way to S3.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiFlush {
+    pub(super) oldest_unflushed_secs: f64,
+}
+
+/// A pod that was not there to be asked, or shards that nobody owns.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiMissing {
+    pub(super) pod: Option<String>,
+    pub(super) error: String,
 }
 
 /// One kind of request.
@@ -180,6 +197,7 @@ pub(super) struct ApiTotals {
     pub(super) hot_bytes: u64,
     pub(super) unflushed_bytes: u64,
     pub(super) unflushed_events: u64,
+    pub(super) lost_offsets: u64,
 }
 
 /// `GET /settings`.
@@ -228,8 +246,19 @@ pub(super) struct ApiPod {
 #[derive(Debug, Deserialize)]
 pub(super) struct ApiShard {
     pub(super) shard: u32,
-    pub(super) owner: String,
+    pub(super) owner: Option<String>,
     pub(super) copies: Vec<String>,
+    pub(super) copy: Option<ApiCopy>,
+}
+
+/// The asked pod's copy of a shard.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiCopy {
+    pub(super) term: u64,
+    pub(super) lag: Option<u64>,
+    pub(super) has_caught_up: bool,
+    pub(super) stopped: Option<String>,
+    pub(super) log_bytes: Option<u64>,
 }
 
 impl ApiSettings {
@@ -265,6 +294,17 @@ impl ApiMetrics {
         }
         found
     }
+
+    /// The values of a metric by its label, or under no name if it has none.
+    pub(super) fn by_label(&self, name: &str) -> Vec<(&str, f64)> {
+        let series = self.0.lines().filter_map(|line| {
+            let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            let label =
+                if labels.is_empty() { labels } else { labels.strip_prefix('{')?.split('"').nth(1)? };
+            Some((label, value.parse().ok()?))
+        });
+        series.collect()
+    }
 }
 
 #[cfg(test)]
@@ -280,6 +320,10 @@ mod tests {
         assert_eq!(metrics.sum("a", "o=\"error\""), Some(7.0));
         assert_eq!(metrics.sum("a", "o=\"none\""), Some(0.0));
         assert_eq!((metrics.sum("b", ""), metrics.sum("c", "")), (Some(1.5), None));
+        let metrics =
+            ApiMetrics::new("# TYPE n gauge\nn{shard=\"000\"} 7\nn{shard=\"003\"} 0\nnn 1\nb 2\n".to_owned());
+        assert_eq!(metrics.by_label("n"), [("000", 7.0), ("003", 0.0)]);
+        assert_eq!((metrics.by_label("b"), metrics.by_label("c")), (vec![("", 2.0)], vec![]));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use axum::{
 };
 use hyper::body::{Frame, SizeHint};
 
-use super::{code::Code, error::Problem};
+use super::{code::Code, error::Problem, frames};
 use crate::auth::{
     audit::{AuditOutcome, AuditRecord},
     caller::{Caller, OwnedResource, Touched},
@@ -164,9 +164,7 @@ impl HttpBody for AuditedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
+        if let Some(data) = frames::data_of(frame.as_ref()) {
             self.sent += data.len() as u64;
         }
         Poll::Ready(frame)

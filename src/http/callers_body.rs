@@ -14,7 +14,7 @@ use axum::{
 };
 use hyper::body::{Frame, SizeHint};
 
-use super::{connection::Connection, heads, pause::Pause};
+use super::{connection::Connection, frames, heads, pause::Pause};
 use crate::auth::{
     caller::{Caller, CallerEnd},
     quotas::Usage,
@@ -79,9 +79,7 @@ impl HttpBody for CallersBody {
         }
         ready!(self.pause.poll_over(context));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
+        if let Some(data) = frames::data_of(frame.as_ref()) {
             let wait = self.usage.pace_read(data.len() as u64);
             self.pause.begin(wait);
         }

@@ -40,7 +40,8 @@ macro_rules! codes {
 
 codes! {
     BadRequest "bad_request" BAD_REQUEST
-        "The request cannot be understood as HTTP for this path."
+        "The request cannot be understood as HTTP for this path, or it is HTTP/1.1 and has no `Host`, or \
+         more than one."
         "Compare it with `/openapi.json`."
     Unauthenticated "unauthenticated" UNAUTHORIZED
         "There is no credential, or it is not accepted: `reason` says why."
@@ -179,8 +180,10 @@ codes! {
         "`Host` is none of those in `http.hosts`."
         "Use one of the server's names, or list this one."
     Moved "moved" MISDIRECTED_REQUEST
-        "Between pods only: the pod was asked for a table that another one owns, which `Zombi-Owner` names."
-        "Ask without `Zombi-Hop`: any pod passes requests on."
+        "The pod was asked for what another one owns. Between pods `Zombi-Owner` names it; a client sees \
+         this only when it asks a pod to yield a shard that is not its own."
+        "Ask without `Zombi-Hop`: any pod passes requests on. To move a shard, ask its owner, which \
+         `GET /cluster` names."
     Timeout "timeout" REQUEST_TIMEOUT
         "The body was too slow: nothing of it arrived for `limits.body_idle_secs`, less than \
          `limits.body_min_bytes_per_sec` arrived, or not all of it within `limits.body_secs`. The last two \

@@ -20,6 +20,7 @@ mod error_page;
 pub mod extract;
 pub mod filters;
 mod forwarded;
+mod frames;
 mod heads;
 mod json_body;
 pub mod limits;
@@ -128,7 +129,8 @@ fn ops_routes(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
         .route(Verb::Open, described!(probes::startupz));
     let metrics: RouteTable<OpsState> = RouteTable::new(Arc::clone(surroundings));
     let metrics = metrics.route(Verb::Operate, described!(numbers::metrics));
-    metrics.route(Verb::Operate, described!(cluster::cluster)).merge(probes)
+    let metrics = metrics.route(Verb::Operate, described!(cluster::cluster));
+    metrics.route(Verb::Operate, described!(cluster::move_shard)).merge(probes)
 }
 
 /// The probes that say the same on every port.
@@ -228,8 +230,10 @@ fn table(state: AppState) -> RouteTable {
 /// Gives handlers the store that they work on: the one there is, or that of the shard which a request is
 /// about.
 fn over_stores(table: RouteTable<AppState>, state: &AppState) -> RouteTable {
-    let Some(OwnShards { shards, apps }) = &state.shards else { return table.with_state(state.clone()) };
-    table.with_states(apps, |route, here| shards.endpoint(route.method.as_ref(), &route.path, here))
+    let Some(OwnShards { shards, stores }) = &state.shards else { return table.with_state(state.clone()) };
+    table.with_states(|route, maker| {
+        shards.endpoint((route.method.as_ref(), route.path.as_str()), stores, maker)
+    })
 }
 
 /// The cluster whose pods pass requests on.
@@ -280,6 +284,7 @@ fn admin_table(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
     let metrics: RouteTable<OpsState> = RouteTable::new(Arc::clone(surroundings));
     let metrics = metrics.get(Verb::Open, "/metrics", numbers::metrics);
     let shown = metrics.get(Verb::Operate, "/cluster", cluster::cluster);
+    let shown = shown.post(Verb::Operate, "/cluster/shards/{shard}/move", cluster::move_shard);
     with_log_level(shown.merge(probes)).post(Verb::Operate, "/flush", flush::flush_admin)
 }
 
@@ -381,6 +386,7 @@ mod tests {
             ("GET", "/tables/{table}/erase/{id}", Verb::Manage),
             ("GET", "/metrics", Verb::Operate),
             ("GET", "/cluster", Verb::Operate),
+            ("POST", "/cluster/shards/{shard}/move", Verb::Operate),
             ("GET", "/livez", Verb::Open),
             ("GET", "/health", Verb::Open),
             ("GET", "/healthz", Verb::Open),
@@ -411,6 +417,7 @@ mod tests {
         let expected = [
             ("GET", "/metrics", Verb::Open),
             ("GET", "/cluster", Verb::Operate),
+            ("POST", "/cluster/shards/{shard}/move", Verb::Operate),
             ("GET", "/livez", Verb::Open),
             ("GET", "/health", Verb::Open),
             ("GET", "/healthz", Verb::Open),
@@ -470,7 +477,8 @@ mod tests {
         }
         let table: RouteTable = RouteTable::new(Arc::default());
         let routes = table.post(Verb::Append, "/tables/{table}", broken).finish(nothing_here);
-        let request = Request::post("/tables/t").header("x-request-id", "mine").body(Body::empty()).unwrap();
+        let request = Request::post("/tables/t").header("host", "z").header("x-request-id", "mine");
+        let request = request.body(Body::empty()).unwrap();
         let response = routes.answer(request, Arc::default()).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();

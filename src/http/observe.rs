@@ -6,14 +6,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::JoinError};
 
 use contracts::{
     catalog::{PartitionStatus, TableStatus, Tables},
     consumers::OffsetsOfGroup,
     engine::Engine,
     erasure::Erasures,
-    gauge::Gauge,
+    gauge::{self, Gauge},
+    idempotency::KeyWindow,
     metrics::{self, AwaitedBudget, ConsumerLag, StoreGauges},
     name::{GroupName, Partition, TableName},
     offload::offload,
@@ -29,6 +30,7 @@ use crate::prometheus;
 const MAX_LAGS: usize = 200;
 
 /// One of the open stores.
+#[derive(Clone)]
 pub struct SeenStore {
     /// Tables, sizes, committed offsets.
     pub engine: Arc<dyn Engine>,
@@ -40,8 +42,12 @@ pub struct SeenStore {
 
 /// The open stores: one, or the shards of a pod, whose numbers are added up.
 pub struct ObservedStore {
-    /// All of them.
-    pub stores: Vec<SeenStore>,
+    /// All that are open now.
+    pub stores: Box<dyn Fn() -> Vec<SeenStore> + Send + Sync>,
+    /// The volumes, those of copies too that own no shard now.
+    pub volumes: Vec<Arc<dyn Engine>>,
+    /// Stored bytes of events beyond which each store refuses writes.
+    pub store_max_bytes: u64,
     /// For how long idempotency keys are to be remembered, in milliseconds.
     pub key_window_ms: u64,
     /// The memory that bodies being received may take.
@@ -66,39 +72,43 @@ impl ObservedStore {
     /// anew each time. Scrapes are served one at a time, on a thread where they delay no request.
     pub async fn show(self: &Arc<Self>) -> String {
         let _turn = self.turn.lock().await;
-        let mut offsets = Vec::with_capacity(self.stores.len());
-        for store in &self.stores {
+        let stores = (self.stores)();
+        let mut offsets = Vec::with_capacity(stores.len());
+        for store in &stores {
             offsets.push(store.engine.all_offsets().await.unwrap_or_default());
         }
         let this = Arc::clone(self);
-        offload(move || this.look(offsets)).await.unwrap_or_default()
+        offload(move || this.look(&stores, offsets)).await.unwrap_or_default()
     }
 
-    fn look(&self, offsets: Vec<Vec<OffsetsOfGroup>>) -> String {
+    fn look(&self, stores: &[SeenStore], offsets: Vec<Vec<OffsetsOfGroup>>) -> String {
         let groups: BTreeSet<GroupName> = offsets.iter().flatten().map(|(group, _)| group.clone()).collect();
         let mut gauges = StoreGauges {
             groups: groups.len() as u64,
+            max_bytes: self.store_max_bytes.saturating_mul(stores.len() as u64),
+            // It shrinks to the shortest: what is remembered everywhere.
+            keys: KeyWindow { window_ms: self.key_window_ms, ..KeyWindow::default() },
             key_window_setting_ms: self.key_window_ms,
             ..StoreGauges::default()
         };
-        let mut of_engines: Vec<Gauge> = Vec::new();
+        let mut of_volumes: Vec<Gauge> = Vec::new();
+        self.volumes.iter().for_each(|volume| gauge::fold(&mut of_volumes, volume.gauges()));
         let mut lags = Vec::new();
-        for (store, offsets) in self.stores.iter().zip(offsets) {
+        for (store, offsets) in stores.iter().zip(offsets) {
             let tables = store.engine.tables();
             store.add_to(&mut gauges, &tables);
-            add_up(&mut of_engines, store.engine.gauges());
             lags.extend(store.lags(&tables, offsets));
         }
         metrics::store(gauges);
-        metrics::engine(&of_engines);
-        self.show_waiting();
+        metrics::engine(&of_volumes);
+        self.show_waiting(stores);
         lags.sort_by_key(|one| std::cmp::Reverse(one.lag));
         lags.truncate(MAX_LAGS);
         prometheus::consumer_lags(&lags)
     }
 
-    fn show_waiting(&self) {
-        let reads = self.stores.iter().map(|store| store.reader.waiting());
+    fn show_waiting(&self, stores: &[SeenStore]) {
+        let reads = stores.iter().map(|store| store.reader.waiting());
         let (hot, cold) = reads.fold((0, 0), |sum, one| (sum.0 + one.hot, sum.1 + one.cold));
         metrics::budget_waiting(AwaitedBudget::Memory, self.inflight.waiting());
         metrics::budget_waiting(AwaitedBudget::Answers, self.responses.waiting());
@@ -107,27 +117,28 @@ impl ObservedStore {
     }
 }
 
-/// Adds an engine's own gauges to those of others, by their names.
-fn add_up(sums: &mut Vec<Gauge>, gauges: Vec<Gauge>) {
-    for gauge in gauges {
-        match sums.iter_mut().find(|sum| sum.name == gauge.name) {
-            Some(sum) => sum.value += gauge.value,
-            None => sums.push(gauge),
-        }
-    }
-}
-
 impl SeenStore {
+    /// What the store holds. Every partition is looked at, on a thread where that delays no request.
+    ///
+    /// # Errors
+    /// The look has failed.
+    pub async fn held(self) -> Result<StoreGauges, JoinError> {
+        let keys = KeyWindow { window_ms: u64::MAX, ..KeyWindow::default() };
+        let mut held = StoreGauges { keys, ..StoreGauges::default() };
+        offload(move || {
+            self.add_to(&mut held, &self.engine.tables());
+            held
+        })
+        .await
+    }
+
     /// Adds what the store holds.
     fn add_to(&self, gauges: &mut StoreGauges, tables: &Tables) {
         gauges.tables += tables.visible().count() as u64;
         let keys = self.engine.key_window();
-        let is_first = gauges.keys.window_ms == 0;
         gauges.keys.keys += keys.keys;
         gauges.keys.bytes += keys.bytes;
-        // The shortest: what is remembered everywhere.
-        gauges.keys.window_ms =
-            if is_first { keys.window_ms } else { gauges.keys.window_ms.min(keys.window_ms) };
+        gauges.keys.window_ms = gauges.keys.window_ms.min(keys.window_ms);
         for (partition, status) in tables.visible().flat_map(|table| table.named_partitions()) {
             gauges.partitions += 1;
             gauges.bytes += status.hot_bytes;

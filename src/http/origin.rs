@@ -75,16 +75,13 @@ impl Section for HttpSettings {
 }
 
 impl HttpSettings {
-    /// Checks the `Host` of a request, and which page made a browser send it. `host_check` says whether the
-    /// name matters.
+    /// Checks the `Host` of a request, of which there is one at most, and which page made a browser send it.
+    /// `host_check` says whether the name matters.
     ///
     /// # Errors
-    /// 400, 421 or 403.
+    /// 421 or 403.
     pub(super) fn check(&self, request: &Request, host_check: HostCheck) -> Result<(), Problem> {
         let headers = request.headers();
-        if headers.get_all(header::HOST).iter().nth(1).is_some() {
-            return Err(Problem::new(Code::BadRequest, "there is more than one Host"));
-        }
         // A program sends few headers: to compare their names costs less than look-ups do.
         let is_of_a_browser = headers.keys().any(is_of_browsers);
         if self.hosts.is_empty() && !is_of_a_browser {
@@ -221,7 +218,6 @@ mod tests {
                 Some(Code::WrongHost),
             ),
             (vec![("host", "evil.example.com"), ("sec-fetch-mode", "no-cors")], Some(Code::WrongHost)),
-            (vec![host, host], Some(Code::BadRequest)),
             (vec![("host", "10.0.0.1:8080"), ("origin", "http://10.0.0.1:8080")], None),
             (vec![("host", "[::1]:8080"), ("origin", "http://[::1]:8080")], None),
             (

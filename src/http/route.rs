@@ -34,6 +34,8 @@ pub(super) type AnswerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 pub(super) type HandlerEndpoint = Arc<dyn Fn(Request) -> AnswerFuture + Send + Sync>;
 /// An answer of a direct handler that is being made.
 pub(super) type DirectFuture = Pin<Box<dyn Future<Output = RouteAnswer> + Send>>;
+/// Gives a handler its state.
+pub(super) type HandlerMaker<S> = Box<dyn Fn(S) -> HandlerEndpoint + Send + Sync>;
 /// A direct handler with its state.
 pub(super) type DirectEndpoint = Arc<dyn Fn(RouteRequest) -> DirectFuture + Send + Sync>;
 /// An answer of either that is being made.

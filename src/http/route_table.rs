@@ -21,7 +21,7 @@ use super::{
     connection::Connection,
     error::Problem,
     error_page::{self, ErrorPage},
-    route::{AnswerFuture, Endpoint, FoundRoute, HandlerEndpoint, Route, Surroundings},
+    route::{AnswerFuture, Endpoint, FoundRoute, HandlerEndpoint, HandlerMaker, Route, Surroundings},
     scope::{MOST_NAMES, PathParameters, RouteRequest},
     shared_body::{SentBody, SharedBody},
     surround::surround,
@@ -30,7 +30,7 @@ use crate::auth::verb::Verb;
 use contracts::metrics::HttpCounts;
 
 /// A handler that waits for its state.
-type Stateless<S> = Box<dyn Fn(S) -> Endpoint>;
+type Stateless<S> = Box<dyn Fn(S) -> Endpoint + Send + Sync>;
 
 /// A handler together with its description: see [`RouteTable::route`].
 macro_rules! described {
@@ -197,16 +197,16 @@ where
         RouteTable { routes: routes.collect(), surroundings, description, error_page }
     }
 
-    /// Gives the handlers several states: `join` makes one endpoint of those of a route, in their order.
+    /// Gives the handlers states that are chosen for each request: `choose` makes one endpoint of what gives
+    /// a route's handler its state.
     pub(super) fn with_states(
         self,
-        states: &[S],
-        join: impl Fn(&RouteVerb, Vec<HandlerEndpoint>) -> HandlerEndpoint,
+        choose: impl Fn(&RouteVerb, HandlerMaker<S>) -> HandlerEndpoint,
     ) -> RouteTable {
         let Self { surroundings, description, routes, error_page } = self;
         let routes = routes.into_iter().map(|AddedRoute { route, surroundings, endpoint }| {
-            let endpoints = states.iter().map(|state| endpoint(state.clone()).into_handler()).collect();
-            let endpoint = Endpoint::Handler(join(&route, endpoints));
+            let maker: HandlerMaker<S> = Box::new(move |state| endpoint(state).into_handler());
+            let endpoint = Endpoint::Handler(choose(&route, maker));
             AddedRoute { route, surroundings, endpoint: already(endpoint) }
         });
         RouteTable { routes: routes.collect(), surroundings, description, error_page }
@@ -406,7 +406,8 @@ mod tests {
     use crate::http::{code::Code, error::Problem};
 
     async fn problem(routes: &Routes, method: Method, path: &str) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "z");
+        let request = request.body(Body::empty()).unwrap();
         let response = routes.answer(request, Arc::default()).await;
         let (status, allow) = (response.status(), response.headers().get(header::ALLOW).cloned());
         let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -21,6 +21,8 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use super::frames;
+
 /// How much of a refused body is read and discarded, and for how long. Many clients read the answer only
 /// after they have sent everything, and closing the connection earlier would take the answer with it.
 const DISCARDED_BYTES: usize = 64 << 20;
@@ -99,8 +101,8 @@ impl HttpBody for SharedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.0.is_held_back.store(false, Relaxed);
         let polled = Pin::new(&mut *self.0.body.lock()).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
+        if let Poll::Ready(frame) = &polled
+            && let Some(data) = frames::data_of(frame.as_ref())
         {
             self.0.received.fetch_add(data.len() as u64, Relaxed);
         }

@@ -11,10 +11,20 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    encode::CloudEventSettings, limits::Limits, memory::Budget, observe::ObservedStore, origin::HttpSettings,
-    records::RawSettings, shards::Shards, stats::Stats, tails::Tails,
+    encode::CloudEventSettings,
+    limits::Limits,
+    memory::Budget,
+    observe::ObservedStore,
+    origin::HttpSettings,
+    records::RawSettings,
+    shards::{ShardStores, Shards},
+    stats::Stats,
+    tails::Tails,
 };
-use crate::{auth::gate::Gate, cluster::Cluster};
+use crate::{
+    auth::gate::Gate,
+    cluster::{Cluster, OtherPods},
+};
 use contracts::{
     append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage,
     engine::Engine, erasure::Erasures, flusher::Flush, heartbeat::Heartbeat, progress::Progress,
@@ -111,6 +121,8 @@ pub struct Ops {
     pub buckets: Vec<Arc<BucketState>>,
     /// The cluster, once it is known, if this is a pod of one.
     pub cluster: OnceLock<Arc<Cluster>>,
+    /// The way to the other pods, where shards have logs, once its copies are open.
+    pub pods: OnceLock<Arc<dyn OtherPods>>,
     /// Who is let in; `None` where everybody is.
     pub gate: Option<Arc<Gate>>,
 }
@@ -121,7 +133,7 @@ pub(crate) struct OwnShards {
     /// Which pod has which, and the way to the other pods.
     pub(crate) shards: Arc<Shards>,
     /// What handlers work with, for each shard of this pod in their order.
-    pub(crate) apps: Arc<[AppState]>,
+    pub(crate) stores: ShardStores<App>,
 }
 
 /// What the main port's handlers work with, as they get it.

@@ -227,8 +227,23 @@ fn check_head(request: &Request, surroundings: &Surroundings, is_passed_on: bool
             "Transfer-Encoding may be chunked alone: other codings belong in Content-Encoding",
         ));
     }
+    has_one_host(request)?;
     let http = surroundings.http.as_ref();
     http.map_or(Ok(()), |http| http.check(request, surroundings.host_check))
+}
+
+/// Refuses a request that does not say for which host it is, or says it twice (RFC 9112, 3.2): what stands
+/// between us and the client may have read another one. HTTP/1.0 needs none, and HTTP/2 has it elsewhere.
+fn has_one_host(request: &Request) -> Result<(), Problem> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let refused = |why: &str| Err(Problem::new(Code::BadRequest, why));
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == Version::HTTP_11 => {
+            refused("there is no Host, which HTTP/1.1 asks for")
+        }
+        (_, Some(_)) => refused("there is more than one Host"),
+        _ => Ok(()),
+    }
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Problem {

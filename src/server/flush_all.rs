@@ -12,14 +12,30 @@ use contracts::{
 };
 
 /// Flushes several stores at once.
-pub(super) struct FlushAll(pub(super) Vec<Arc<dyn Flush>>);
+pub(super) struct FlushAll {
+    /// Those that are open now.
+    now: Box<dyn Fn() -> Vec<Arc<dyn Flush>> + Send + Sync>,
+}
+
+impl FlushAll {
+    /// Of these stores.
+    pub(super) fn of(flushes: Vec<Arc<dyn Flush>>) -> Self {
+        Self::now(move || flushes.clone())
+    }
+
+    /// Of those that are open when a flush is asked for.
+    pub(super) fn now(now: impl Fn() -> Vec<Arc<dyn Flush>> + Send + Sync + 'static) -> Self {
+        Self { now: Box::new(now) }
+    }
+}
 
 #[async_trait]
 impl Flush for FlushAll {
     async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
         let mut whole = FlushReport::default();
         let mut failed = None;
-        for report in join_all(self.0.iter().map(|flush| flush.flush_now(table.clone()))).await {
+        let flushes = (self.now)();
+        for report in join_all(flushes.iter().map(|flush| flush.flush_now(table.clone()))).await {
             match report {
                 Ok(report) => {
                     whole.segments.extend(report.segments);
@@ -33,6 +49,7 @@ impl Flush for FlushAll {
 
     async fn settled(&self, table: &TableName) -> Result<(), StorageError> {
         // Only one of them has the table.
-        try_join_all(self.0.iter().map(|flush| flush.settled(table))).await.map(drop)
+        let flushes = (self.now)();
+        try_join_all(flushes.iter().map(|flush| flush.settled(table))).await.map(drop)
     }
 }

@@ -2,18 +2,25 @@
 //! starts them and stops them in order.
 
 mod access;
+mod copies;
+mod copy_volume;
 mod descriptors;
 #[cfg(feature = "bench")]
 mod discard;
 mod flush_all;
+pub(crate) mod leave;
+mod log_watch;
+mod logs;
 mod memory;
 mod open;
 mod ports;
 mod processor;
 mod reload;
+pub(crate) mod reset_log;
 mod shard_mark;
 mod shards;
 mod stop;
+mod terms;
 
 use std::{
     io,
@@ -21,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::select_all;
+use futures_util::{FutureExt, future::select_all};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{task, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
@@ -29,6 +36,7 @@ use tracing::{info, warn};
 
 use self::{
     access::AuditKeeper,
+    copies::RunningCopy,
     descriptors::Descriptors,
     open::{OpenStore, Startup},
     ports::Ports,
@@ -115,6 +123,10 @@ impl From<StoreError> for ServerError {
 /// The open stores, and what ends with them.
 struct RunningStore {
     stores: Vec<OpenStore>,
+    /// The copies of shards with logs, each with a store of its own in each term.
+    copies: Vec<RunningCopy>,
+    /// What looks at these and at the servers of their logs.
+    watches: Vec<AbortOnDropHandle<()>>,
     _disk: AbortOnDropHandle<()>,
 }
 
@@ -122,13 +134,14 @@ impl RunningStore {
     /// Watches the disk for as long as they are open.
     fn new(stores: Vec<OpenStore>, disk: Arc<Disk>) -> Self {
         let disk = AbortOnDropHandle::new(task::spawn(async move { disk.watch().await }));
-        Self { stores, _disk: disk }
+        Self { stores, copies: Vec::new(), watches: Vec::new(), _disk: disk }
     }
 
     /// Waits until one of them fails.
     async fn failed(&mut self) -> StoreError {
-        let failures = self.stores.iter_mut().map(|open| Box::pin(open.store.failed()));
-        select_all(failures).await.0
+        let stores = self.stores.iter_mut().map(|open| open.store.failed().boxed_local());
+        let copies = self.copies.iter_mut().map(|copy| copy.failed().boxed_local());
+        select_all(stores.chain(copies)).await.0
     }
 }
 
@@ -144,11 +157,7 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     let prometheus = prometheus::install()?;
     memory::in_small_pages();
     memory::check(&settings);
-    metrics::bounds(Bounds {
-        has_bucket: settings.s3.bucket.is_some(),
-        hot_max_bytes: settings.hot.max_bytes,
-        memory_max_bytes: memory::most(),
-    });
+    metrics::bounds(Bounds { has_bucket: settings.s3.bucket.is_some(), memory_max_bytes: memory::most() });
     if settings.s3.bucket.is_none() {
         warn!("s3.bucket is not set: events stay on this volume only");
     }
@@ -220,15 +229,34 @@ async fn serve(
     let routes = crate::http::routes(state, console);
     drop(ready.set(Arc::new(routes)));
     ops.lifecycle.enter(Phase::Ready);
-    metrics::ready(true);
     if settings.console.enabled {
         info!(url = %console::url(address, has_tls), "console");
     }
-    info!("ready");
+    let _announced = announce(ops);
 
     let result = stop::wait_and_stop(settings, ops, &mut signals, running, main).await;
     admin.stop().await;
     result
+}
+
+/// Says that requests may come; of a pod whose shards have logs once its copies are in step. It answers
+/// requests before that, as it may own shards already.
+fn announce(ops: &OpsState) -> Option<AbortOnDropHandle<()>> {
+    let Some(cluster) = ops.cluster.get().filter(|cluster| cluster.owners.get().is_some()) else {
+        metrics::ready(true);
+        info!("ready");
+        return None;
+    };
+    let (cluster, lifecycle) = (Arc::clone(cluster), Arc::clone(&ops.lifecycle));
+    Some(AbortOnDropHandle::new(task::spawn(async move {
+        if let Some(owners) = cluster.owners.get() {
+            owners.are_in_step().await;
+        }
+        if lifecycle.phase() == Phase::Ready {
+            metrics::ready(true);
+            info!("ready");
+        }
+    })))
 }
 
 /// What probes, metrics and the admin port need; they work before the store is open.
@@ -248,6 +276,7 @@ fn ops(
         inflight: Budget::new(ADMIN_BODIES, 100, Overload::Memory),
         buckets: vec_of(stores),
         cluster: OnceLock::new(),
+        pods: OnceLock::new(),
         gate,
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::{sync::Mutex, task, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::{RunningStore, ServerError, descriptors::Descriptors, flush_all::FlushAll, shard_mark};
 use crate::{
@@ -26,8 +26,8 @@ use cold_s3::{
     settings::Compression,
 };
 use contracts::{
-    bucket::BucketState, clock::SystemClock, cold::ColdTier, erasure::Erasures, error::Overload,
-    fence::Fence, flusher::Flush, progress::Progress,
+    bucket::BucketState, clock::SystemClock, cold::ColdTier, engine::Engine, erasure::Erasures,
+    error::Overload, fence::Fence, flusher::Flush, progress::Progress,
 };
 use hot_rocksdb::{
     HotParts, RocksHot,
@@ -63,8 +63,11 @@ pub(super) struct OpenStore {
     pub(super) store: Store,
 }
 
+/// The stores that are open when somebody looks.
+pub(super) type ObservedNow = Box<dyn Fn() -> Vec<SeenStore> + Send + Sync>;
+
 /// A volume, and what was found on it.
-type FoundVolume = (Arc<Db>, Arc<SharedCatalog>);
+pub(super) type FoundVolume = (Arc<Db>, Arc<SharedCatalog>);
 
 /// What a store is opened on beside its volume.
 pub(super) struct Ground {
@@ -96,7 +99,8 @@ impl Startup {
         let disk = open_disk(settings)?;
         let ground = self.ground(0, &disk, connect(settings).await?);
         let stores = vec![open_store(settings, volume, ground).await?];
-        let app = self.apps(settings, &stores).swap_remove(0);
+        let app = self.app(settings, &stores[0].store);
+        show_stores_to_operators(settings, &app, &stores);
         Ok((Arc::new(app), RunningStore::new(stores, disk)))
     }
 
@@ -112,16 +116,11 @@ impl Startup {
         }
     }
 
-    /// What the main port's handlers work with over each of the stores: its own roles, and what all have in
-    /// common.
-    pub(super) fn apps(self, settings: &Settings, stores: &[OpenStore]) -> Vec<App> {
+    /// What the main port's handlers work with: a store, and what all have in common.
+    pub(super) fn app(self, settings: &Settings, store: &Store) -> App {
         let Self { ops, stopping, exports_traces, .. } = self;
         let budgets = MainBudgets::new(settings);
-        show_to_operators(settings, stores, &budgets, &ops);
-        let (limits, stats) = (Arc::new(settings.limits), Arc::new(Stats::default()));
-        let shown: Arc<[_]> = settings.shown().into();
-        let tails = Tails::new(settings.limits.tails, settings.limits.peer_percent);
-        let over = |OpenStore { store, .. }: &OpenStore| App {
+        App {
             reader: store.reader.clone(),
             appender: store.hot.clone(),
             catalog: store.hot.clone(),
@@ -131,24 +130,37 @@ impl Startup {
             erase: settings.erasures,
             flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
             clock: SystemClock::shared(),
-            limits: Arc::clone(&limits),
+            limits: Arc::new(settings.limits),
             header_bytes: settings.net.header_bytes,
             exports_traces,
             is_synced: settings.process.durability.is_synced(),
-            stats: Arc::clone(&stats),
-            settings: Arc::clone(&shown),
+            stats: Arc::new(Stats::default()),
+            settings: settings.shown().into(),
             http: settings.http.clone(),
             raw: settings.raw.clone(),
             cloudevents: settings.cloudevents.clone(),
-            inflight: Arc::clone(&budgets.inflight),
-            responses: Arc::clone(&budgets.responses),
-            tails: Arc::clone(&tails),
+            inflight: budgets.inflight,
+            responses: budgets.responses,
+            tails: Tails::new(settings.limits.tails, settings.limits.peer_percent),
             makes_tables: settings.new_tables.auto_create,
             shards: None,
-            stopping: stopping.clone(),
-            ops: Arc::clone(&ops),
-        };
-        stores.iter().map(over).collect()
+            stopping,
+            ops,
+        }
+    }
+}
+
+/// The same over another store.
+pub(super) fn app_over(app: &App, store: &Store) -> App {
+    App {
+        reader: store.reader.clone(),
+        appender: store.hot.clone(),
+        catalog: store.hot.clone(),
+        consumers: store.hot.clone(),
+        engine: store.hot.clone(),
+        erasures: Arc::clone(&store.erasures) as Arc<dyn Erasures>,
+        flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
+        ..app.clone()
     }
 }
 
@@ -205,28 +217,53 @@ impl MainBudgets {
     }
 }
 
-/// Gives the admin port the flusher that it asks and what its metrics describe.
-fn show_to_operators(settings: &Settings, stores: &[OpenStore], budgets: &MainBudgets, ops: &OpsState) {
+/// Gives the admin port the flusher that it asks and what its metrics describe, of stores that are open as
+/// long as the process.
+pub(super) fn show_stores_to_operators(settings: &Settings, app: &App, stores: &[OpenStore]) {
+    let ops = &app.ops;
     let flushes: Vec<_> = stores.iter().filter_map(|open| open.store.flush()).collect();
     if let [flush] = &flushes[..] {
         drop(ops.flush.set(Arc::clone(flush) as Arc<dyn Flush>));
     } else if !flushes.is_empty() {
         let flushes = flushes.into_iter().map(|flush| flush as Arc<dyn Flush>).collect();
-        drop(ops.flush.set(Arc::new(FlushAll(flushes))));
+        drop(ops.flush.set(Arc::new(FlushAll::of(flushes))));
     }
     let seen = |open: &OpenStore| SeenStore {
         engine: Arc::clone(&open.store.hot),
         reader: open.store.reader.clone(),
         erasures: Arc::clone(&open.store.erasures) as Arc<dyn Erasures>,
     };
+    let volumes = stores.iter().map(|open| Arc::clone(&open.store.hot)).collect();
+    let stores: Vec<SeenStore> = stores.iter().map(seen).collect();
+    show_to_operators(settings, app, (volumes, Box::new(move || stores.clone())));
+}
+
+/// Gives the admin port what its metrics describe: the volumes, and the stores on them.
+pub(super) fn show_to_operators(
+    settings: &Settings,
+    app: &App,
+    (volumes, stores): (Vec<Arc<dyn Engine>>, ObservedNow),
+) {
+    let (cluster, max_bytes) = (&settings.cluster, settings.hot.max_bytes);
     let observed = ObservedStore {
-        stores: stores.iter().map(seen).collect(),
+        stores,
+        volumes,
+        store_max_bytes: if cluster.is_on() { cluster.share_of(max_bytes) } else { max_bytes },
         key_window_ms: settings.keys.window_ms().unsigned_abs(),
-        inflight: Arc::clone(&budgets.inflight),
-        responses: Arc::clone(&budgets.responses),
+        inflight: Arc::clone(&app.inflight),
+        responses: Arc::clone(&app.responses),
         turn: Mutex::new(()),
     };
-    drop(ops.store.set(Arc::new(observed)));
+    drop(app.ops.store.set(Arc::new(observed)));
+}
+
+/// Closes a volume that nobody uses any more.
+pub(super) async fn close(db: Arc<Db>) {
+    match task::spawn_blocking(move || db.close()).await {
+        Ok(Ok(())) => info!("volume closed"),
+        Ok(Err(error)) => warn!(%error, "the volume was not closed cleanly; its log has everything"),
+        Err(error) => error!(%error, "closing the volume failed"),
+    }
 }
 
 /// How full the disk is on which the data directory is.
@@ -289,7 +326,7 @@ pub(super) async fn connect(settings: &Settings) -> Result<Option<Objects>, Serv
     })
 }
 
-fn writer_options(settings: &Settings) -> WriterOptions {
+pub(super) fn writer_options(settings: &Settings) -> WriterOptions {
     WriterOptions {
         durability: settings.process.durability,
         keys: settings.keys,
@@ -299,7 +336,7 @@ fn writer_options(settings: &Settings) -> WriterOptions {
     }
 }
 
-fn cold_options(settings: &Settings) -> ColdOptions {
+pub(super) fn cold_options(settings: &Settings) -> ColdOptions {
     let (upkeep, flush) = (settings.upkeep.interval_secs.duration(), settings.flush.interval_secs.duration());
     let framing = match settings.segment.compression {
         Compression::Zstd => Framing::Zstd,
@@ -315,7 +352,7 @@ fn cold_options(settings: &Settings) -> ColdOptions {
     }
 }
 
-fn store_options(settings: &Settings) -> Options {
+pub(super) fn store_options(settings: &Settings) -> Options {
     Options {
         flush: settings.flush,
         keep: settings.keep,

@@ -10,13 +10,15 @@ use tracing::{info, warn};
 use super::{
     RunningStore, ServerError,
     flush_all::FlushAll,
-    open::{OpenStore, Startup, connect, open_disk, open_store, open_volume},
+    open::{
+        OpenStore, Startup, app_over, connect, open_disk, open_store, open_volume, show_stores_to_operators,
+    },
     shard_mark,
 };
 use crate::{
     cluster::{Cluster, client::PodClient, pod_name, pod_number, secret::SecretFile, volumes},
     http::{
-        shards::{ShardParts, Shards},
+        shards::{ShardParts, ShardStores, Shards},
         state::{App, AppState, OwnShards},
     },
     settings::Settings,
@@ -27,7 +29,7 @@ use cold_s3::{
     s3::Objects,
 };
 use contracts::{flusher::Flush, metrics, shards::Shard};
-use hot_rocksdb::{disk::Disk, options::SharedMemory};
+use hot_rocksdb::{disk::Disk, options::SharedMemory, settings::Durability};
 
 /// The least that a shard's part of the write buffers has: RocksDB writes smaller ones out too often.
 const LEAST_WRITE_BUFFER: usize = 1 << 20;
@@ -65,7 +67,7 @@ pub(super) fn count(settings: &Settings) -> usize {
         settings.cluster.pods,
         settings.cluster.copies,
     );
-    placed.iter().filter(|pods| pods.first() == Some(&own)).count().max(1)
+    placed.iter().filter(|pods| pods.contains(&own)).count().max(1)
 }
 
 /// What signs what pods say to each other, if there is a file.
@@ -94,7 +96,7 @@ pub(super) fn pods(settings: &Settings) -> Result<Option<Arc<PodClient>>, Server
 }
 
 /// A shard's part of what the pod may take.
-fn of_shard(settings: &Settings, shard: Shard, own_shards: usize) -> Settings {
+pub(super) fn of_shard(settings: &Settings, shard: Shard, own_shards: usize) -> Settings {
     let mut part = settings.clone();
     let cluster = &settings.cluster;
     let bytes = |whole: usize| usize::try_from(cluster.share_of(whole as u64)).unwrap_or(usize::MAX);
@@ -111,7 +113,32 @@ fn of_shard(settings: &Settings, shard: Shard, own_shards: usize) -> Settings {
     part.flush.parallel = turns(settings.flush.parallel);
     part.reads.concurrent_reads = turns(settings.reads.concurrent_reads);
     part.reads.cold_reads = turns(settings.reads.cold_reads);
+    if cluster.has_logs() {
+        part.process.durability = Durability::Os; // the log has what this volume loses with the power
+    }
     part
+}
+
+/// What of the process the way to other pods needs.
+pub(super) fn shard_parts(app: &App) -> ShardParts {
+    ShardParts {
+        limits: Arc::clone(&app.limits),
+        inflight: Arc::clone(&app.inflight),
+        responses: Arc::clone(&app.responses),
+        stopping: app.stopping.clone(),
+    }
+}
+
+/// A cluster that this pod has joined, and what its shards stand on.
+pub(super) struct JoinedCluster {
+    /// Which pod has which shard.
+    pub(super) cluster: Arc<Cluster>,
+    /// Sends requests to the other pods.
+    pub(super) client: Arc<PodClient>,
+    /// The bucket.
+    pub(super) objects: Objects,
+    /// How full the disk is.
+    pub(super) disk: Arc<Disk>,
 }
 
 impl Startup {
@@ -148,33 +175,33 @@ impl Startup {
             None => return Err(ServerError::Setting("cluster.pods is 0".to_owned())),
         };
         let disk = open_disk(settings)?;
+        if cluster.has_logs() {
+            let joined = JoinedCluster { cluster, client, objects, disk };
+            return Box::pin(self.open_copies(settings, joined)).await;
+        }
         let mut stores = self.open_all(settings, &cluster, &objects, &disk).await?;
         let has_shards = !stores.is_empty();
         if !has_shards {
-            stores.push(self.open_spare(settings, &disk).await?);
+            let memory = SharedMemory::of_several(settings.hot);
+            stores.push(self.open_spare(settings, &disk, (memory, 0)).await?);
         }
         metrics::joined_cluster();
         for number in 0..cluster.record.shards {
             metrics::shard_owned(number, numbers.contains(&number));
         }
         let ops = Arc::clone(&self.ops);
-        let mut apps = self.apps(settings, &stores);
-        let first = apps[0].clone();
+        let first = self.app(settings, &stores[0].store);
+        show_stores_to_operators(settings, &first, &stores);
+        let mut apps: Vec<App> = stores.iter().map(|open| app_over(&first, &open.store)).collect();
         if !has_shards {
             // There is nothing to flush, which is no failure.
-            let nothing: Arc<dyn Flush> = Arc::new(FlushAll(Vec::new()));
+            let nothing: Arc<dyn Flush> = Arc::new(FlushAll::of(Vec::new()));
             apps.iter_mut().for_each(|app| app.flush = Some(Arc::clone(&nothing)));
             drop(ops.flush.set(nothing));
         }
-        let parts = ShardParts {
-            limits: Arc::clone(&first.limits),
-            inflight: Arc::clone(&first.inflight),
-            responses: Arc::clone(&first.responses),
-            stopping: first.stopping.clone(),
-        };
-        let shards = Arc::new(Shards::new(cluster, client, parts));
-        let apps = apps.into_iter().map(Arc::new).collect();
-        let app = App { shards: Some(OwnShards { shards, apps }), ..first };
+        let shards = Arc::new(Shards::new(cluster, client, shard_parts(&first)));
+        let stores_of_shards = ShardStores::Bound(apps.into_iter().map(Arc::new).collect());
+        let app = App { shards: Some(OwnShards { shards, stores: stores_of_shards }), ..first };
         Ok((Arc::new(app), RunningStore::new(stores, disk)))
     }
 
@@ -229,11 +256,7 @@ impl Startup {
         let memory = SharedMemory::of_several(settings.hot);
         let numbers = cluster.own_shards();
         let count = numbers.len();
-        let files = i32::try_from(count).unwrap_or(i32::MAX);
-        let volume_files = match self.descriptors.volume_files {
-            unlimited @ ..=-1 => unlimited,
-            all => (all / files.max(1)).max(16),
-        };
+        let volume_files = self.volume_files(count);
         self.ops.lifecycle.progress.begin("opening the volumes of the shards");
         let opening = numbers.into_iter().enumerate().map(|(at, number)| {
             let shard = Shard { number, of: cluster.record.shards };
@@ -251,16 +274,30 @@ impl Startup {
         try_join_all(opening).await
     }
 
-    /// Opens an empty store without a bucket, for a pod that placement leaves without a shard: it answers
-    /// what is about no table, as the store of a shard would, and no table is ever made in it.
-    async fn open_spare(&self, settings: &Settings, disk: &Arc<Disk>) -> Result<OpenStore, ServerError> {
+    /// How many files each of so many volumes may have open.
+    pub(super) fn volume_files(&self, count: usize) -> i32 {
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        match self.descriptors.volume_files {
+            unlimited @ ..=-1 => unlimited,
+            all => (all / count.max(1)).max(16),
+        }
+    }
+
+    /// Opens an empty store without a bucket, at a place among those of the process, for a pod that may have
+    /// no store of a shard: it answers what is about no table, as the store of a shard would, and no table is
+    /// ever made in it.
+    pub(super) async fn open_spare(
+        &self,
+        settings: &Settings,
+        disk: &Arc<Disk>,
+        (memory, place): (SharedMemory, usize),
+    ) -> Result<OpenStore, ServerError> {
         let mut part = settings.clone();
         part.s3.bucket = None;
         part.process.data_dir = shard_mark::directory(&settings.process.data_dir).join(SPARE);
         make_directory(&part.process.data_dir)?;
-        let memory = SharedMemory::of_several(settings.hot);
         let volume = open_volume(&part, memory, self.descriptors.volume_files).await?;
-        open_store(&part, volume, self.ground(0, disk, None)).await
+        open_store(&part, volume, self.ground(place, disk, None)).await
     }
 }
 
@@ -284,7 +321,11 @@ fn make_directories(data_dir: &Path) -> Result<(), ServerError> {
     make_directory(&shard_mark::directory(data_dir))
 }
 
-fn make_directory(path: &Path) -> Result<(), ServerError> {
+/// Makes a directory, unless it is there.
+///
+/// # Errors
+/// [`ServerError::Io`].
+pub(super) fn make_directory(path: &Path) -> Result<(), ServerError> {
     if path.is_dir() {
         return Ok(());
     }

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::{task, time::sleep};
-use tracing::{error, info, warn};
+use tokio::time::sleep;
+use tracing::{info, warn};
 
-use super::{RunningStore, ServerError, open::OpenStore, ports::Port};
+use super::{
+    RunningStore, ServerError, copies,
+    open::{OpenStore, close},
+    ports::Port,
+};
 use crate::{
     http::state::{OpsState, Phase},
     settings::Settings,
@@ -42,8 +46,9 @@ pub(super) async fn wait_and_stop(
     }
 }
 
-/// Unready -> keep serving -> stop accepting -> drain -> flush -> close. Requests end before the last flush,
-/// so that it has everything they wrote; load balancers get `shutdown.delay_secs` to notice.
+/// Unready -> keep serving -> stop accepting -> drain -> flush -> close. Shards with logs are handed over
+/// first, and their requests passed on from then on; nothing of them is flushed. Requests end before the last
+/// flush, so that it has everything they wrote; load balancers get `shutdown.delay_secs` to notice.
 async fn stop(
     settings: &Settings,
     ops: &OpsState,
@@ -52,10 +57,13 @@ async fn stop(
 ) -> Result<(), ServerError> {
     ops.lifecycle.enter(Phase::Draining);
     metrics::ready(false);
+    copies::hand_over_all(&running.copies).await;
     sleep(settings.shutdown.delay_secs.duration()).await;
     info!("accepting no more requests");
     main.stop().await;
-    let RunningStore { stores, _disk } = running;
+    let RunningStore { stores, copies, watches, _disk } = running;
+    drop(watches);
+    copies::stop_all(copies).await;
     let flush_for = settings.shutdown.flush_secs.duration();
     // All at once: together they have the time that one has. One that fails does not keep the others from it.
     let stopped = join_all(stores.into_iter().map(|open| Box::pin(stop_one(open, flush_for)))).await;
@@ -68,11 +76,6 @@ async fn stop(
 async fn stop_one(open: OpenStore, flush_for: Duration) -> Result<(), StoreError> {
     let OpenStore { db, store } = open;
     store.stop(flush_for).await?;
-    let closed = task::spawn_blocking(move || db.close()).await;
-    match closed {
-        Ok(Ok(())) => info!("volume closed"),
-        Ok(Err(error)) => warn!(%error, "the volume was not closed cleanly; its log has everything"),
-        Err(error) => error!(%error, "closing the volume failed"),
-    }
+    close(db).await;
     Ok(())
 }

@@ -33,8 +33,9 @@ use hot_rocksdb::{
     idempotency::KEY_BYTES,
     settings::{DiskSettings, HotSettings, KeySettings, NewTableSettings, StoreLimits},
 };
+use shared_log::settings::{NatsSettings, SharedLogSettings};
 use tiering::settings::{
-    ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings,
+    CopySettings, ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings,
 };
 
 /// Where settings come from that are not the defaults, by their keys: `file`, `environment` or `flags`.
@@ -124,6 +125,12 @@ gather! {
     tls: TlsSettings,
     /// Many pods.
     cluster: ClusterSettings,
+    /// The copies of a shard.
+    copies: CopySettings,
+    /// The servers that keep the logs of shards.
+    nats: NatsSettings,
+    /// The logs of shards.
+    shared_log: SharedLogSettings,
     /// The bucket; without one Zombi is hot only.
     s3: S3Settings,
     /// When events move to S3.
@@ -193,6 +200,31 @@ impl Settings {
         if self.cluster.is_on() {
             self.check_cluster(broken);
         }
+        self.check_logs(broken);
+    }
+
+    /// Checks what shards with logs need, and that nobody has set for nothing what only they have.
+    fn check_logs(&self, broken: &mut BrokenRules) {
+        if self.cluster.has_logs() {
+            broken.unless(
+                !self.nats.urls.is_empty(),
+                "cluster.copies is 2 or 3 and needs the servers that keep the logs: set cluster.nats.urls",
+            );
+            broken.unless(
+                self.auth.mode == AuthMode::None || self.nats.credentials_file.is_some(),
+                "cluster.nats.credentials_file must be set with auth.mode = required: whoever reaches the \
+                 log could read and write everything",
+            );
+            return;
+        }
+        for (keys, is_set) in [
+            ("cluster.nats.*", self.nats != NatsSettings::default()),
+            ("cluster.log.*", self.shared_log != SharedLogSettings::default()),
+            ("cluster.tick_ms and what goes by it", self.copies != CopySettings::default()),
+        ] {
+            let why = format!("{keys} goes with cluster.copies of 2 or 3, which is {}", self.cluster.copies);
+            broken.unless(!is_set, why);
+        }
     }
 
     /// Checks what a cluster needs of others.
@@ -228,5 +260,36 @@ impl Settings {
     /// [`BadSettings`] if a value has no YAML form.
     pub fn to_yaml(&self) -> Result<String, BadSettings> {
         serde_yaml::to_string(&self.values()).map_err(|error| BadSettings::new(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(settings: &Settings) -> String {
+        settings.check(&Settings::all()).map_or_else(|bad| bad.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn logs_are_set_up_whole_or_not_at_all() {
+        let mut settings = Settings::default();
+        settings.nats.urls = vec!["nats://a:4222".to_owned()];
+        settings.nats.unsynced = true;
+        settings.shared_log.keep_bytes = 0;
+        settings.copies.tick_ms = 500;
+        for pods in [0, 3] {
+            settings.cluster.pods = pods;
+            for key in ["cluster.nats.*", "cluster.log.*", "cluster.tick_ms"] {
+                assert!(broken(&settings).contains(key), "{key}: {}", broken(&settings));
+            }
+        }
+        settings.cluster.copies = 2;
+        settings.s3.bucket = Some("events".to_owned());
+        assert_eq!(broken(&settings), "");
+        settings.auth.mode = AuthMode::Required;
+        assert!(broken(&settings).contains("cluster.nats.credentials_file"));
+        settings.nats = NatsSettings::default();
+        assert!(broken(&settings).contains("set cluster.nats.urls"));
     }
 }

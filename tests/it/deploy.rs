@@ -30,7 +30,10 @@ use zombi::{
     settings::{Reads, Settings},
 };
 
-const PLACES: [&str; 4] = ["base", "overlays/dev", "overlays/production", "overlays/cluster-volumes"];
+const PLACES: [&str; 5] =
+    ["base", "overlays/dev", "overlays/production", "overlays/cluster-volumes", "overlays/cluster"];
+/// Those with many pods, and how many of them have each shard.
+const CLUSTERS: [(&str, u32); 2] = [("overlays/cluster-volumes", 1), ("overlays/cluster", 2)];
 
 /// What `kubectl kustomize` makes of a folder of `deploy/`; `None` where there is no kubectl.
 fn render(place: &str) -> Option<Vec<DynamicObject>> {
@@ -72,7 +75,8 @@ struct Deployed {
 impl Deployed {
     fn new(objects: &[DynamicObject]) -> Self {
         let sets: Vec<StatefulSet> = of(objects);
-        let [set] = <[StatefulSet; 1]>::try_from(sets).unwrap();
+        let ours = sets.into_iter().filter(|set| set.metadata.name.as_deref() == Some("zombi"));
+        let [set] = <[StatefulSet; 1]>::try_from(ours.collect::<Vec<_>>()).unwrap();
         let services = of::<Service>(objects);
         let maps = of::<ConfigMap>(objects);
         let text = maps.iter().find_map(|map| map.data.as_ref()?.get("zombi.yaml")).unwrap();
@@ -144,6 +148,7 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
         inflight,
         buckets,
         cluster,
+        pods: OnceLock::new(),
         gate: None,
     });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
@@ -307,11 +312,16 @@ fn mebibytes(quantity: &str) -> u64 {
 }
 
 #[test]
-fn the_pods_of_the_cluster_are_apart_and_call_each_other_by_names_that_are_theirs() {
-    let Some(objects) = render("overlays/cluster-volumes") else { return };
-    let deployed = Deployed::new(&objects);
+fn the_pods_of_a_cluster_are_apart_and_call_each_other_by_names_that_are_theirs() {
+    for (place, copies) in CLUSTERS {
+        let Some(objects) = render(place) else { return };
+        are_apart_and_named(&Deployed::new(&objects), copies);
+    }
+}
+
+fn are_apart_and_named(deployed: &Deployed, copies: u32) {
     let cluster = &deployed.settings.cluster;
-    assert_eq!((cluster.pods, cluster.copies), (3, 1));
+    assert_eq!((cluster.pods, cluster.copies), (3, copies));
     assert!(cluster.secret_file.is_some(), "who asks travels signed");
     let headless = deployed.set.spec.service_name.clone().unwrap();
     let hosts = &deployed.settings.http.hosts;

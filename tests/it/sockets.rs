@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use testing::{TestServer, server::PATIENCE};
+use testing::{TestServer, raw, server::PATIENCE};
 
 /// Sends bytes, and reads until the server ends the connection.
 async fn exchange(z: &TestServer, bytes: &[u8]) -> String {
@@ -123,6 +123,37 @@ async fn what_cannot_be_a_request_gets_a_bare_status_as_the_page_of_errors_says(
         assert_eq!(statuses(&answer), [status], "{what}: {answer}");
         let is_bare = answer.ends_with("\r\n\r\n") && answer.contains("content-length: 0\r\n");
         assert!(is_bare, "{what}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_says_once_for_which_host_it_is() {
+    let z = TestServer::start().await;
+    let status = |answer: &str| answer.split(' ').nth(1).map(str::to_owned).unwrap_or_default();
+    let end = "connection: close\r\ncontent-length: 14\r\n\r\n{\"payload\": 1}";
+    for (version, hosts, due) in [
+        ("1.1", "host: z\r\n", "201"),
+        ("1.1", "host:\r\n", "201"),
+        ("1.0", "", "201"),
+        ("1.1", "", "400"),
+        ("1.1", "host: z\r\nhost: z\r\n", "400"),
+        ("1.0", "host: z\r\nhost: elsewhere\r\n", "400"),
+    ] {
+        let answer = exchange(&z, format!("POST /tables/t HTTP/{version}\r\n{hosts}{end}").as_bytes()).await;
+        assert_eq!(status(&answer), due, "HTTP/{version} {hosts:?}: {answer}");
+        if due == "400" {
+            assert!(answer.contains("\"code\":\"bad_request\""), "{answer}");
+            assert!(answer.contains("\"outcome\":\"not_written\""), "{answer}");
+        }
+    }
+    assert_eq!(z.read_all("t", "").await.len(), 3);
+    // Probes and the admin port ask for it as well, and an old balancer's HTTP/1.0 is let through.
+    for address in [z.address(), z.admin_address()] {
+        for (version, due) in [("1.1", "400"), ("1.0", "200")] {
+            let head = format!("GET /livez HTTP/{version}\r\nconnection: close\r\n\r\n");
+            let answer = raw::read_to_end(&mut raw::send(address, head).await).await;
+            assert_eq!(status(&answer), due, "HTTP/{version}: {answer}");
+        }
     }
 }
 

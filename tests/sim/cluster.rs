@@ -3,9 +3,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
 
+use async_trait::async_trait;
 use cold_s3::{
     audit, chain,
-    cluster::{ClusterShape, adopt, join, leave, resize},
+    cluster::{ClusterLogs, ClusterRecord, ClusterShape, adopt, join, leave, resize},
     s3::Objects,
 };
 use contracts::{
@@ -14,6 +15,7 @@ use contracts::{
     error::StorageError,
     flusher::Flush,
     name::{Partition, TableName},
+    replica::LogMark,
     shards::{Shard, shard_of},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -27,6 +29,20 @@ use crate::{
 
 const SHAPE: ClusterShape = ClusterShape { pods: 3, shards: 4, copies: 1 };
 const TUNING: Tuning = Tuning { flush_interval: Duration::from_secs(1), seed: Some(5), ..store::TUNING };
+
+/// The logs of shards that have none.
+struct NoLogs;
+
+#[async_trait]
+impl ClusterLogs for NoLogs {
+    async fn close(&self, _: &ClusterRecord, _: Vec<Option<LogMark>>) -> Result<(), StorageError> {
+        panic!("each shard has one copy")
+    }
+
+    async fn delete(&self, _: &ClusterRecord) -> Result<(), StorageError> {
+        panic!("each shard has one copy")
+    }
+}
 
 /// What of a bucket everybody must read alike: the end of each partition, and its segments.
 type Contents = BTreeMap<Partition, (u64, Vec<String>)>;
@@ -114,7 +130,7 @@ fn what_is_adopted_and_left_again_reads_the_same_wherever_it_was_cut_off() {
             loop {
                 longest_ms += 500;
                 let cut = Duration::from_millis(random.random_range(1..longest_ms));
-                if let Ok(left) = timeout(cut, leave(&objects, clock.now_ms())).await {
+                if let Ok(left) = timeout(cut, leave(&objects, &NoLogs, clock.now_ms())).await {
                     left.unwrap();
                     break;
                 }
@@ -143,7 +159,7 @@ fn what_was_not_stopped_cleanly_is_not_adopted() {
         store.crash().await;
         let error = adopt(&objects, SHAPE, clock.now_ms()).await.unwrap_err();
         assert!(error.to_string().contains("not stopped cleanly"), "{error}");
-        assert!(leave(&objects, clock.now_ms()).await.is_err(), "there is no cluster");
+        assert!(leave(&objects, &NoLogs, clock.now_ms()).await.is_err(), "there is no cluster");
         assert!(join(&objects, SHAPE).await.is_err(), "the store of one Zombi is there");
     });
 }

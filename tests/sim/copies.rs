@@ -4,7 +4,9 @@
 //! All of it from one seed, under the checker of histories: nothing acked is lost, nothing is doubled, no
 //! read is stale, and in the end all copies hold the same.
 
+mod clients;
 mod log;
+mod lost_log;
 mod pod;
 
 use std::{
@@ -15,15 +17,9 @@ use std::{
     time::Duration,
 };
 
-use cold_s3::audit;
+use cold_s3::{audit, chain};
 use contracts::{
-    append::{Append, Appender},
-    catalog::Catalog,
-    clock::Clock,
-    consumers::{Commit, ConsumerStorage},
-    error::{Overload, StorageError},
-    name::{Partition, PartitionNumber},
-    sequence::Offset,
+    catalog::Catalog, error::StorageError, flusher::Flush, name::Partition, sequence::Offset,
     shared_log::LogSeq,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -32,6 +28,7 @@ use testing::{
     history::{Counts, History, Id},
     volume::EnteredChanges,
 };
+use tiering::LogAtRest;
 use tokio::{
     task::{self, JoinSet, LocalSet},
     time::{Instant, sleep},
@@ -39,18 +36,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    clients::clients,
     log::SimLog,
     pod::{Pod, Served},
 };
 use crate::{
     run,
-    simulation::{ErasedEvents, Trace, event, page, read_everything, until},
-    store::{SimClock, group, objects, table},
+    simulation::{ErasedEvents, Trace, read_everything},
+    store::{SimClock, objects},
 };
 
 const PODS: [&str; 3] = ["zombi-0", "zombi-1", "zombi-2"];
-const PARTITIONS: u64 = 3;
-const WRITERS: usize = 4;
 /// Faults end after this.
 const TURMOIL: Duration = Duration::from_secs(60);
 /// How long the bucket is away where that is long.
@@ -63,6 +59,8 @@ struct World {
     bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
     log: SimLog,
+    /// How often the log was lost and begun anew.
+    generation: Cell<u32>,
     /// The changes that entries of the log name.
     entered: EnteredChanges,
     history: RefCell<History>,
@@ -75,25 +73,13 @@ struct World {
     stopping: CancellationToken,
 }
 
-/// Whether an error says that nothing was written, and nothing will be.
-fn is_unwritten(error: &StorageError) -> bool {
-    match error {
-        StorageError::Demoted
-        | StorageError::LogUnavailable { may_be_written: false }
-        | StorageError::Overloaded { .. } => true,
-        StorageError::LogUnavailable { may_be_written: true }
-        | StorageError::OutcomeUnknown { .. }
-        | StorageError::Closed => false,
-        error => panic!("{error}"),
-    }
-}
-
 impl World {
     fn new(seed: u64) -> Rc<Self> {
         Rc::new(Self {
             bucket: MemoryBucket::new(seed),
             clock: SimClock::new(),
             log: SimLog::new(seed, &PODS),
+            generation: Cell::new(0),
             entered: EnteredChanges::default(),
             history: RefCell::default(),
             served: RefCell::default(),
@@ -102,107 +88,6 @@ impl World {
             lost: Cell::new(0),
             stopping: CancellationToken::new(),
         })
-    }
-
-    /// One of the pods that serve; nothing at the end.
-    async fn server(&self, rng: &mut StdRng) -> Option<Rc<Served>> {
-        while !self.stopping.is_cancelled() {
-            let all: Vec<_> = self.served.borrow().values().cloned().collect();
-            if let Some(served) = all.choose(rng) {
-                return Some(Rc::clone(served));
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        None
-    }
-
-    async fn write(self: Rc<Self>, mut rng: StdRng) {
-        while !self.stopping.is_cancelled() {
-            let (partition, has_key) = (rng.random_range(0..PARTITIONS), rng.random_bool(0.5));
-            let id = self.ids.replace(self.ids.get() + 1);
-            // The same write with the same key, until its fate is known. Nobody keeps a pod that is gone
-            // while he waits for another one.
-            while let Some(served) = self.server(&mut rng).await {
-                if self.append(&served, id, partition, has_key).await || !has_key {
-                    break;
-                }
-                drop(served);
-                sleep(Duration::from_millis(rng.random_range(0..200))).await;
-            }
-            sleep(Duration::from_millis(rng.random_range(0..100))).await;
-        }
-    }
-
-    /// Whether it is known what has become of it.
-    async fn append(&self, served: &Served, id: Id, partition: u64, has_key: bool) -> bool {
-        self.history.borrow_mut().begins(id, partition, None);
-        let events = vec![(partition as PartitionNumber, event(id, has_key, self.clock.now_ms()))];
-        let append = Append { table: table(), events, expected_offset: None, made_by: None };
-        match until(&served.gone, served.twin.append(append)).await {
-            Some(Ok(appended)) => {
-                self.history.borrow_mut().acked(id, appended[0].offset);
-                true
-            }
-            Some(Err(StorageError::Overloaded { reason: Overload::LogFull, .. })) if has_key => {
-                self.refused_as_full.set(self.refused_as_full.get() + 1);
-                false
-            }
-            // With a key an earlier attempt may be there.
-            Some(Err(error)) if is_unwritten(&error) && !has_key => {
-                self.history.borrow_mut().refused(id);
-                true
-            }
-            Some(Err(error)) => {
-                let _ = is_unwritten(&error);
-                false
-            }
-            None => false,
-        }
-    }
-
-    async fn follow(self: Rc<Self>, partition: u64, mut rng: StdRng) {
-        let (mut next, erased) = (0, RefCell::new(ErasedEvents::new()));
-        while let Some(served) = self.server(&mut rng).await {
-            let acked = self.history.borrow().acked_end(partition);
-            let reading = async {
-                tokio::join!(served.copy.confirm(), page(&served.reader, partition, next, 20, &erased))
-            };
-            match until(&served.gone, reading).await {
-                Some((Ok(()), Ok((records, is_end)))) => {
-                    self.history.borrow_mut().read(partition, next, &records, is_end.then_some(acked));
-                    next = records.last().map_or(next, |(offset, _)| offset + 1);
-                }
-                Some((Ok(()), Err(StorageError::Unavailable { .. } | StorageError::UnknownTable(_)))) => {}
-                Some((Ok(()), Err(error))) => panic!("{error}"),
-                Some((Err(error), _)) => _ = is_unwritten(&error),
-                None => {}
-            }
-            sleep(Duration::from_millis(40)).await;
-        }
-    }
-
-    async fn commit(self: Rc<Self>, partition: u64, mut rng: StdRng) {
-        let mut next = 0;
-        let place = Partition::new(table(), partition as PartitionNumber);
-        while let Some(served) = self.server(&mut rng).await {
-            let end = self.history.borrow().acked_end(partition);
-            if end > next {
-                next = end;
-                self.history.borrow_mut().commits(partition, next);
-                let offsets = vec![(place.clone(), next)];
-                let commit = Commit { group: group(), offsets, force: false, made_by: None };
-                if let Some(Ok(())) = until(&served.gone, served.twin.commit(commit)).await {
-                    self.history.borrow_mut().committed(partition, next);
-                }
-            }
-            let name = group();
-            let looking = async { tokio::join!(served.copy.confirm(), served.twin.offsets(&name)) };
-            if let Some((Ok(()), Ok(offsets))) = until(&served.gone, looking).await {
-                let found = offsets.iter().find(|(one, _)| *one == place).map_or(0, |(_, offset)| *offset);
-                self.history.borrow_mut().found_committed(partition, found);
-            }
-            sleep(Duration::from_millis(80)).await;
-        }
     }
 
     /// The pod that owns the shard, once one is known to.
@@ -344,47 +229,66 @@ fn simulate(seed: u64) -> (Counts, Happened) {
         for pod in &mut pods {
             pod.start(&world, rng.random());
         }
-        let mut clients = JoinSet::new();
-        for number in 0..WRITERS {
-            let rng = StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(number as u64));
-            clients.spawn_local(Rc::clone(&world).write(rng));
-        }
-        for partition in 0..PARTITIONS {
-            let rng = || StdRng::seed_from_u64(seed.wrapping_mul(37).wrapping_add(partition));
-            clients.spawn_local(Rc::clone(&world).follow(partition, rng()));
-            clients.spawn_local(Rc::clone(&world).commit(partition, rng()));
-        }
+        let clients = clients(&world, seed);
         let mut fates = Fates { world: Rc::clone(&world), rng, pods };
         fates.turmoil().await;
-        world.owner().await;
-        sleep(Duration::from_secs(1)).await;
-        world.stopping.cancel();
-        while let Some(ended) = clients.join_next().await {
-            ended.unwrap();
-        }
-        let erased = RefCell::new(ErasedEvents::new());
-        let hot = read_everything(&world.owner().await.reader, &erased).await;
-        sleep(SOON).await;
-        let owner = world.owner().await;
-        for (partition, status) in owner.twin.tables().partitions() {
-            let marks = status.watermarks;
-            assert_eq!(marks.flushed, marks.next, "{partition} is not in S3 {SOON:?} after the last fault");
-        }
-        let cold = read_everything(&owner.reader, &erased).await;
-        assert_eq!(hot, cold, "moving to cold changed what is read");
-        let all: Vec<_> = fates.pods.iter().map(contents).collect();
-        assert!(all.iter().all(|one| *one == all[0]), "the copies differ: {all:?}");
-        drop(owner);
-        for pod in &mut fates.pods {
-            pod.kill(&world).await;
-        }
-        let audited = audit::audit(&objects(&world.bucket)).await.unwrap();
-        assert!(audited.findings.is_empty(), "{:?}", audited.findings);
-        let (counts, problems) = world.history.take().check(&cold);
-        assert!(problems.is_empty(), "{problems:?}");
+        let counts = check_end(&world, &mut fates.pods, clients).await;
         let trimmed = u64::from(world.log.first().is_some_and(|first| first > LogSeq(1)));
         (counts, Happened { refused_as_full: world.refused_as_full.get(), lost: world.lost.get(), trimmed })
     }))
+}
+
+/// Ends the clients, once nothing befalls the pods any more, and checks all that was promised.
+async fn check_end(world: &Rc<World>, pods: &mut [Pod], mut clients: JoinSet<()>) -> Counts {
+    world.owner().await;
+    sleep(Duration::from_secs(1)).await;
+    world.stopping.cancel();
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    let erased = RefCell::new(ErasedEvents::new());
+    let hot = read_everything(&world.owner().await.reader, &erased).await;
+    sleep(SOON).await;
+    let owner = world.owner().await;
+    for (partition, status) in owner.twin.tables().partitions() {
+        let marks = status.watermarks;
+        assert_eq!(marks.flushed, marks.next, "{partition} is not in S3 {SOON:?} after the last fault");
+    }
+    let cold = read_everything(&owner.reader, &erased).await;
+    assert_eq!(hot, cold, "moving to cold changed what is read");
+    let all: Vec<_> = pods.iter().map(contents).collect();
+    assert!(all.iter().all(|one| *one == all[0]), "the copies differ: {all:?}");
+    drop(owner);
+    flush_all(world).await;
+    for pod in pods {
+        pod.kill(world).await;
+    }
+    log_says_what_s3_has(world).await;
+    let audited = audit::audit(&objects(&world.bucket)).await.unwrap();
+    assert!(audited.findings.is_empty(), "{:?}", audited.findings);
+    let (counts, problems) = world.history.take().check(&cold);
+    assert!(problems.is_empty(), "{problems:?}");
+    counts
+}
+
+/// Flushes everything at whoever owns the shard.
+async fn flush_all(world: &World) {
+    let until = Instant::now() + SOON;
+    while let Err(error) = world.owner().await.flush.flush_now(None).await {
+        assert!(Instant::now() < until, "{error}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// After a flush of everything nothing is only in the log: all that stands in the way of its end is that its
+/// owner was killed.
+async fn log_says_what_s3_has(world: &World) {
+    let named =
+        chain::load(&objects(&world.bucket)).await.unwrap().state.log.expect("manifests name the log");
+    match LogAtRest::read(world.log.of(PODS[0]), named.mark()).await {
+        Err(StorageError::Refused(why)) => assert!(why.contains("owns the shard"), "{why}"),
+        read => panic!("{read:?}"),
+    }
 }
 
 fn seeds(seeds: impl Iterator<Item = u64>) {

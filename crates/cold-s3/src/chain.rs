@@ -147,7 +147,7 @@ impl Chain {
                 }
                 fence.renew(began);
                 // Nothing was flushed since the writer before this one had done so.
-                last.iter().for_each(|last| metrics::manifest_published(last.written_ms));
+                last.iter().for_each(|last| metrics::manifest_found(last.written_ms));
                 Ok(Self { fence, awaits_until: Some(until), ..chain })
             }
             Some(key) => Err(StorageError::Fenced(format!("{key} existed before manifest {number}"))),
@@ -347,7 +347,7 @@ impl Chain {
         self.state.write().apply(manifest)?;
         self.unsettled = None;
         self.last = manifest.number;
-        metrics::last_manifest(manifest.number);
+        metrics::last_manifest(self.objects.shard(), manifest.number);
         self.follows = Some(self.nonce);
         self.links.add(manifest.number, manifest.written_ms);
         self.checkpoint = manifest.checkpoint;

@@ -73,12 +73,14 @@ pub(crate) fn publish(state: &ColdState, publication: Publication) -> Changes {
 }
 
 /// What a manifest says of the shard's log: how far it is in the chain, which never goes back, and behind
-/// which entry nothing is. Nothing if neither the chain nor the first of the two changes.
+/// which entry nothing is. Nothing if neither the chain nor the first of the two changes. A log that was
+/// begun anew is another one, and what is known of the one before counts no more.
 fn log_change(state: &ColdState, mark: LogMark, changes: bool) -> Option<NamedLog> {
     let (named, known) = (NamedLog::from(mark), state.log.as_ref());
-    let known = known.filter(|known| known.stream == named.stream);
+    let is_anew = named.generation > known.map_or(0, |known| known.generation);
+    let known = known.filter(|known| (known.stream, known.generation) == (named.stream, named.generation));
     let advances = known.map_or(0, |known| known.seq) < named.seq;
-    if !advances && !changes {
+    if !advances && !changes && !is_anew {
         return None;
     }
     let upto = known.map_or(0, |known| known.upto).max(named.upto);
@@ -294,5 +296,11 @@ mod tests {
         assert_eq!(said, Some((6, 12)), "an owner that has just begun knows of no later place");
         let other = LogMark { known_upto: 2, ..LogMark::beginning(uuid::Uuid::from_u128(2)) };
         assert_eq!(named(&links, other, watermarks(2, 5, 7)).1, Some((0, 2)), "another log begins anew");
+        let anew = LogMark { generation: 1, ..mark(0, 0) };
+        let alone = Publication { log: Some(anew.clone()), ..Publication::default() };
+        let changes = publish(&links.0, alone.clone());
+        assert_eq!(changes.log.as_ref().map(NamedLog::mark), Some(anew), "it makes a link by itself");
+        links.append(changes);
+        assert!(publish(&links.0, alone).is_empty(), "once");
     }
 }

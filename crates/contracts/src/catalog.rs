@@ -228,34 +228,6 @@ impl FromIterator<Arc<TableStatus>> for Tables {
     }
 }
 
-/// Sums over tables.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Tables.
-    pub tables: u64,
-    /// Their partitions.
-    pub partitions: u64,
-    /// Stored bytes of the events in hot.
-    pub hot_bytes: u64,
-    /// Stored bytes of the events that only hot has.
-    pub unflushed_bytes: u64,
-    /// Events that only hot has.
-    pub unflushed_events: u64,
-}
-
-impl Totals {
-    /// Adds a table.
-    pub fn add(&mut self, table: &TableStatus) {
-        self.tables += 1;
-        for status in &table.partitions {
-            self.partitions += 1;
-            self.hot_bytes += status.hot_bytes;
-            self.unflushed_bytes += status.unflushed_bytes;
-            self.unflushed_events += status.watermarks.unflushed().len();
-        }
-    }
-}
-
 /// Shows tables, configures and deletes them.
 ///
 /// What is shown is durable. The order is: the writer syncs the batch that changes a table, then the change
@@ -279,15 +251,6 @@ pub trait Catalog: Send + Sync {
     /// The settings with which a write finds a table; those of a new table if there is none. They are not
     /// those of the write's own batch: a change that is under way may be durable before it.
     fn settings(&self, name: &TableName) -> TableSettings;
-
-    /// Sums over all tables; deleted ones do not count.
-    fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        for table in self.tables().visible() {
-            totals.add(table);
-        }
-        totals
-    }
 
     /// Returns a value that changes whenever something has changed that manifests carry besides segments and
     /// consumer offsets: earliest offsets of partitions, settings and deletions of tables. Read it before the

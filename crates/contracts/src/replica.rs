@@ -20,6 +20,10 @@ use super::{clock::TimestampMs, error::StorageError, shared_log::LogSeq};
 pub struct LogMark {
     /// The cluster that the log belongs to.
     pub cluster: Uuid,
+    /// How often the log was lost and begun anew before this one: places of different ones have nothing to do
+    /// with each other.
+    #[serde(default)]
+    pub generation: u32,
     /// The last entry that was applied, or passed over because it is void.
     pub applied: u64,
     /// The CRC32C at the end of that entry.
@@ -37,13 +41,30 @@ pub struct LogMark {
     /// to it, entries may say what the volume knows already. 0 elsewhere.
     #[serde(default)]
     pub known_upto: u64,
+    /// The logs before this one, in order. Empty if none was lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<EndedLog>,
+}
+
+/// Where a log ended that its servers have lost: the next one goes on with everything up to there, and with
+/// nothing behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndedLog {
+    /// How often a log was lost before it.
+    pub generation: u32,
+    /// The last entry that the copy had applied with which the next log was begun.
+    pub seq: u64,
+    /// The CRC32C at the end of that entry.
+    pub crc: u32,
 }
 
 impl LogMark {
-    /// Before the first entry of a log.
+    /// Before the first entry of a log, which nobody has lost yet.
     pub fn beginning(cluster: Uuid) -> Self {
         Self {
             cluster,
+            generation: 0,
             applied: 0,
             crc: 0,
             term: 0,
@@ -51,7 +72,13 @@ impl LogMark {
             owner: None,
             yielded_to: None,
             known_upto: 0,
+            ended: Vec::new(),
         }
+    }
+
+    /// Where the log would end if it were lost now, and begun anew with what this volume has.
+    pub fn end(&self) -> EndedLog {
+        EndedLog { generation: self.generation, seq: self.applied, crc: self.crc }
     }
 
     /// Whether the entry that it is about may say what the volume knows already.
@@ -201,7 +228,8 @@ pub trait Replica: Send + Sync {
     /// for the keys of events; the rest is made as the entry says, whatever was there.
     ///
     /// # Errors
-    /// `Corrupt` if the entry does not fit the volume: nothing is changed, and no later one may be applied.
+    /// `Corrupt` if the entry does not fit the volume, `Refused` if it has a change of a newer program:
+    /// nothing is changed, and no later one may be applied.
     /// `OutcomeUnknown`, `Demoted` or `Closed`.
     async fn apply(&self, entry: AppliedEntry) -> Result<(), StorageError>;
 
@@ -230,6 +258,8 @@ mod tests {
         assert_eq!(LogMark::decode(&mark.encode()).unwrap(), mark);
         assert!(matches!(LogMark::decode(b"{}"), Err(StorageError::Corrupt { .. })));
         assert!(!mark.may_be_known());
+        let anew = LogMark { generation: 1, ended: vec![mark.end()], ..mark.clone() };
+        assert_eq!(LogMark::decode(&anew.encode()).unwrap(), anew);
         assert!(LogMark { known_upto: 7, ..mark }.may_be_known());
     }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::stored;
 use contracts::{
-    catalog::{Chosen, PartitionStatus, TableSettings, TableStatus, Tables, Totals},
+    catalog::{Chosen, PartitionStatus, TableSettings, TableStatus, Tables},
     maker::Made,
     name::{GroupName, Partition, PartitionNumber, TableName},
     sequence::Offset,
@@ -169,24 +169,6 @@ impl CatalogState {
             pending.extend(status.map(|status| (Partition::new(name.clone(), key.partition), status)));
         }
         pending
-    }
-
-    /// Totals over all tables; deleted ones do not count.
-    pub fn totals(&self) -> Totals {
-        let (mut tables, mut partitions, mut unflushed_events) = (0, 0, 0);
-        for table in self.by_name.values().filter(|table| !table.head.is_deleted) {
-            tables += 1;
-            partitions += table.partitions.len() as u64;
-            unflushed_events +=
-                table.partitions.values().map(|state| state.watermarks.unflushed().len()).sum::<u64>();
-        }
-        Totals {
-            tables,
-            partitions,
-            hot_bytes: self.hot_bytes,
-            unflushed_bytes: self.unflushed_bytes,
-            unflushed_events,
-        }
     }
 
     /// How many tables there are; deleted ones do not count.

@@ -51,9 +51,7 @@ use self::{
     writer::{Guards, Writer},
 };
 use contracts::{
-    catalog::{
-        Catalog, Configured, PartitionStatus, TableChange, TableSettings, TableStatus, Tables, Totals,
-    },
+    catalog::{Catalog, Configured, PartitionStatus, TableChange, TableSettings, TableStatus, Tables},
     clock::{Clock, TimestampMs},
     consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
     engine::Engine,
@@ -200,10 +198,6 @@ impl Catalog for RocksHot {
 
     fn settings(&self, name: &TableName) -> TableSettings {
         self.catalog.read().get(name).map_or_else(|| self.new_tables.settings(), |table| table.head.settings)
-    }
-
-    fn totals(&self) -> Totals {
-        self.catalog.read().totals()
     }
 
     fn changes(&self) -> u64 {

@@ -22,7 +22,7 @@ use super::{
 use contracts::{
     clock::{Clock, TimestampMs},
     error::{StorageError, Tier},
-    gauge::Gauge,
+    gauge::{Gauge, GaugeFold},
     sequence::Offset,
 };
 
@@ -217,32 +217,37 @@ impl Db {
             self.db.property_int_value_cf(self.family(family), property).ok().flatten().unwrap_or(0)
         };
         let sum = |property: &str| cf::ALL.into_iter().map(|family| of_family(family, property)).sum();
-        let gauge = |name, help, value| Gauge { name, help, value };
+        let gauge = |name, help, value, fold| Gauge { name, help, value, fold };
         vec![
             gauge(
                 "zombi_rocksdb_write_stopped",
                 "1 while RocksDB takes no writes, because compaction is behind.",
                 of_database("rocksdb.is-write-stopped"),
+                GaugeFold::Most,
             ),
             gauge(
                 "zombi_rocksdb_delayed_write_bytes_per_second",
                 "The rate to which RocksDB slows writes down; 0 while it does not.",
                 of_database("rocksdb.actual-delayed-write-rate"),
+                GaugeFold::LeastLimit,
             ),
             gauge(
                 "zombi_rocksdb_pending_compaction_bytes",
                 "Bytes that compaction must still rewrite.",
                 sum("rocksdb.estimate-pending-compaction-bytes"),
+                GaugeFold::Sum,
             ),
             gauge(
                 "zombi_rocksdb_memtable_bytes",
                 "Bytes of RocksDB's write buffers.",
                 sum("rocksdb.cur-size-all-mem-tables"),
+                GaugeFold::Sum,
             ),
             gauge(
                 "zombi_rocksdb_sst_bytes",
                 "Bytes of RocksDB's table files.",
                 sum("rocksdb.total-sst-files-size"),
+                GaugeFold::Sum,
             ),
         ]
     }

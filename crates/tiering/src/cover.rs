@@ -23,6 +23,8 @@ pub(crate) struct LogCover {
 struct KnownCover {
     /// Everything up to here is in S3: a manifest that says so was read back.
     held: LogSeq,
+    /// The last entry that may change anything.
+    changed: LogSeq,
     /// How much the log holds.
     size: LogSize,
 }
@@ -38,9 +40,30 @@ impl LogCover {
         known.held = known.held.max(upto);
     }
 
+    /// Up to where everything is in S3, as far as a manifest says so that was read back.
+    pub(crate) fn held(&self) -> LogSeq {
+        self.known.lock().held
+    }
+
+    /// This entry may change something, beside who owns the shard.
+    pub(crate) fn note_change(&self, at: LogSeq) {
+        let mut known = self.known.lock();
+        known.changed = known.changed.max(at);
+    }
+
+    /// The last entry so far that may change something.
+    pub(crate) fn changed(&self) -> LogSeq {
+        self.known.lock().changed
+    }
+
     /// Notes how much the log holds.
     pub(crate) fn note_size(&self, size: LogSize) {
         self.known.lock().size = size;
+    }
+
+    /// How much the log held when it was last asked; `None` before it has answered.
+    pub(crate) fn size(&self) -> Option<LogSize> {
+        Some(self.known.lock().size).filter(|size| size.max_bytes > 0)
     }
 
     /// Whether the log holds so much that a manifest should say how far S3 has got, if that is further than
@@ -52,7 +75,7 @@ impl LogCover {
 
     /// Up to which entry the log may be trimmed, if it may.
     pub(crate) fn trim_upto(&self) -> Option<LogSeq> {
-        let KnownCover { held, size } = *self.known.lock();
+        let KnownCover { held, size, .. } = *self.known.lock();
         trim_upto(size, held, self.keep_bytes)
     }
 }
@@ -113,10 +136,12 @@ mod tests {
     #[test]
     fn a_manifest_for_the_log_alone_is_published_once_a_part_of_it_is_full() {
         let cover = LogCover::new(400);
+        assert_eq!(cover.size(), None, "nobody has asked");
         for (bytes, is_crowded) in [(0, false), (550, false), (551, true), (1000, true)] {
             cover.note_size(size(1, 10, bytes));
             assert_eq!(cover.is_crowded(), is_crowded, "{bytes}");
         }
+        assert_eq!(cover.size(), Some(size(1, 10, 1000)));
         cover.hold(LogSeq(3));
         cover.hold(LogSeq(2));
         assert_eq!(cover.trim_upto(), Some(LogSeq(3)), "what S3 holds it goes on to hold");

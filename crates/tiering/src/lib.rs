@@ -9,16 +9,18 @@ mod opening;
 mod reader;
 mod recovery;
 mod reserve;
+mod reset;
 pub mod settings;
 mod store;
 mod upkeep;
 
 pub use self::{
-    copy::{CopyNames, CopyParts, CopyRunner, CopyStatus, ShardCopy},
+    copy::{CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, ShardCopy, owner_by},
     eraser::EraserHandle,
     flusher::FlushHandle,
     reader::{
         FetchLimits, Merge, Positions, ReadQuery, ReadTurn, TablePage, TieredReader, WaitingReads, cursor,
     },
+    reset::begin_log_anew,
     store::{Options, Parts, Store, StoreError},
 };

@@ -7,15 +7,16 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
+    sync::oneshot,
     task,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use super::{
     flusher::Flusher,
-    recovery::{Recovery, Relation},
+    recovery::{Recovery, Relation, Tenure},
 };
 use contracts::{bucket::BucketState, error::StorageError, flusher::Flush, retry::RetryWait};
 
@@ -25,6 +26,12 @@ const OPEN_RETRY: Duration = Duration::from_secs(5);
 /// How long a start retries what waiting does not resolve: new rights and names take a while to take effect
 /// everywhere.
 const DENIED_RETRY_TIME: Duration = Duration::from_secs(15);
+/// How long the owner of a shard waits for the bucket before it serves without: the log has all that its
+/// volume has not, so only reads of what is cold alone need the bucket.
+const OWNER_WAIT: Duration = Duration::from_millis(500);
+
+/// The flusher at work, in the end with what it has ended with.
+type FlusherTask = AbortOnDropHandle<Result<(), StorageError>>;
 
 /// What opening works on.
 pub(super) struct Opening {
@@ -43,7 +50,10 @@ impl Opening {
         flusher: Flusher,
         flush: &dyn Flush,
         stop: CancellationToken,
-    ) -> Result<AbortOnDropHandle<Result<(), StorageError>>, StorageError> {
+    ) -> Result<FlusherTask, StorageError> {
+        if self.recovery.tenure == Tenure::Owner {
+            return self.open_beside(flusher, stop).await;
+        }
         let Some(relation) = self.now().await? else {
             let later = async move {
                 self.later(&stop).await?;
@@ -85,6 +95,31 @@ impl Opening {
             }
         }
         Ok(flusher)
+    }
+
+    /// The same for the owner of a shard, whose volume can always serve: opening goes on in the background if
+    /// it takes longer than a moment.
+    async fn open_beside(
+        self,
+        flusher: Flusher,
+        stop: CancellationToken,
+    ) -> Result<FlusherTask, StorageError> {
+        let (opened, is_open) = oneshot::channel::<()>();
+        let mut task = AbortOnDropHandle::new(task::spawn(async move {
+            match self.now().await? {
+                Some(_) => self.bucket.opened(),
+                None => self.later(&stop).await?,
+            }
+            drop(opened);
+            flusher.run(stop).await
+        }));
+        tokio::select! {
+            ended = &mut task => Err(match ended {
+                Ok(Err(why)) => why,
+                _ => StorageError::Closed,
+            }),
+            _ = timeout(OWNER_WAIT, is_open) => Ok(task),
+        }
     }
 
     /// Opens the bucket, with retries; `None` if it cannot be opened now and the volume can serve without it.

@@ -156,7 +156,12 @@ impl Store {
         Self::open_as(parts, options, Tenure::Owner, Some(copy.cover())).await
     }
 
-    async fn open_as(
+    /// The same for either tenure; `cover` is told what the manifests hold of the shard's log, if they are to
+    /// say so.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub(crate) async fn open_as(
         parts: Parts,
         options: Options,
         tenure: Tenure,

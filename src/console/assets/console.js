@@ -157,8 +157,7 @@ function overview() {
   if (!$("[data-poll]")) return;
   const rate = new Chart("rate", (value) => count(value), "--hot");
   const p99 = new Chart("p99", (value) => micros(value), "--cold");
-  const shown = (name) => $(`[data-live="${name}"]`).textContent;
-  let [last, seen, age, lost] = [null, [], shown("age"), Number(shown("lost").replaceAll(",", ""))];
+  let [last, seen] = [null, []];
   function verdict(kind, first, more = "") {
     $("[data-verdict]").dataset.verdict = kind;
     say("verdict", first);
@@ -175,16 +174,21 @@ function overview() {
     last = { now, total: stats.writes.total };
     say("appended", count(stats.writes.total));
     say("p99", micros(stats.writes.p99_latency_us));
-    const { unflushed_events: waiting, unflushed_bytes: size, tables, partitions, hot_bytes: hot } = stats.totals;
+    const { unflushed_events: waiting, unflushed_bytes: size, lost_offsets: lost, tables, partitions, hot_bytes: hot } = stats.totals;
+    const [age, gone] = [length(stats.flush.oldest_unflushed_secs), (stats.missing ?? []).map(({ pod }) => pod ?? "a shard").join(", ")];
     say("unflushed", count(waiting));
     say("unflushed-bytes", bytes(size));
-    if (!waiting) say("age", (age = length(0)));
+    say("age", age);
+    say("lost", count(lost));
+    say("hot", bytes(hot));
+    $("[data-meter]").value = hot;
     say("totals", `${counted(tables, "table")}, ${counted(partitions, "partition")}, ${bytes(hot)} of events on the volume`);
     say("errors", count(stats.errors_total));
     say("uptime", length(stats.uptime_secs));
     const bad = probe.checks?.find((check) => check.status !== "ok");
     if (bad?.name === "bucket") verdict("warn", "Ready, but S3 cannot be used", `${bad.detail}. Events are on the volume only until it can.`);
     else if (bad) verdict("bad", "Not ready", `${bad.name}: ${bad.detail}`);
+    else if (gone) verdict("bad", `Without ${gone}`, `${stats.missing.map(({ error }) => error).join("; ")}. The numbers are those of the others.`);
     else if (!stats.flush.enabled) verdict("warn", "Ready, without S3", "No bucket is configured: every event is on this volume only.");
     else if (lost) verdict("warn", "Ready, but events were lost", `${counted(lost, "offset")} with a volume: the tables say which.`);
     else if (waiting) verdict("good", "On its way to S3", `${counted(waiting, "event")}, ${bytes(size)}; the oldest for ${age}.`);
@@ -195,11 +199,7 @@ function overview() {
     const flushed = metric(text, "zombi_flush_last_success_timestamp_seconds");
     say("flushed", flushed ? `${length(Math.max(Date.now() / 1000 - flushed, 0))} ago` : "none yet");
     if (flushed) $("[data-flushed]").replaceChildren(timeElement(Math.trunc(flushed * 1000)));
-    $("[data-meter]").value = metric(text, "zombi_hot_bytes");
-    say("hot", bytes(metric(text, "zombi_hot_bytes")));
-    say("age", (age = length(metric(text, "zombi_unflushed_age_seconds"))));
     say("s3-errors", count(metric(text, "zombi_s3_requests_total", 'outcome="error"')));
-    say("lost", count((lost = metric(text, "zombi_lost_offsets"))));
     seen = [...seen, buckets(text, "zombi_append_batch_duration_seconds")].slice(-7);
     const slow = seen.length > 1 ? quantile(seen.at(-1), seen[0], 0.99) : null;
     p99.add(Date.now() / 1000, slow === null ? null : slow * 1e6);

@@ -97,10 +97,7 @@ fn bucket(metrics: &ApiMetrics) -> Markup {
         dl.facts {
             dt { "Last flush" } dd { (moment("zombi_flush_last_success_timestamp_seconds")) }
             dt { "Last manifest" } dd {
-                @match metrics.sum("zombi_manifest_number", "") {
-                    Some(last) if last >= 0.0 => { "number " (count(whole(last))) },
-                    _ => { "none yet" },
-                }
+                (last_manifests(metrics))
             }
             dt { "Last answer of S3" } dd { (moment("zombi_s3_last_contact_timestamp_seconds")) }
             dt { "Segments published" } dd { (counted("zombi_flush_segments_total", "")) }
@@ -112,6 +109,19 @@ fn bucket(metrics: &ApiMetrics) -> Markup {
         p.muted {
             "The chain of manifests itself: " code { "zombi manifest show" } ", and " code { "zombi verify" }
             " audits the bucket."
+        }
+    }
+}
+
+/// The number of the last manifest, or those of this pod's shards.
+fn last_manifests(metrics: &ApiMetrics) -> Markup {
+    let numbers = metrics.by_label("zombi_manifest_number");
+    html! {
+        @if numbers.is_empty() { "none yet" }
+        @for (place, (shard, number)) in numbers.iter().enumerate() {
+            @if place > 0 { ", " }
+            "number " (count(whole(*number)))
+            @if !shard.is_empty() { " of shard " (shard) }
         }
     }
 }

@@ -1,13 +1,14 @@
-//! The overview: whether Zombi is ready, what it takes, and whether everything is safe in S3.
+//! The overview: whether Zombi is ready, what it takes, and whether everything is safe in S3. In a cluster
+//! the numbers are those of all pods, but for what `/metrics` alone has.
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::{extract::State, http::StatusCode, response::Response};
 use maud::{Markup, html};
 
 use super::super::{
     Console, PATH,
-    api::{ApiMetrics, ApiProbe, ApiSettings, ApiStats, ApiTables},
+    api::{ApiMetrics, ApiMissing, ApiProbe, ApiSettings, ApiStats, ApiTables},
     view::{
         NavItem, no_right,
         text::{bytes, count, counted, length, micros, time, whole},
@@ -42,13 +43,18 @@ impl Console {
 struct Numbers {
     stats: ApiStats,
     metrics: ApiMetrics,
-    /// The setting `hot.max_bytes`.
+    /// What RocksDB may hold of events: the setting `hot.max_bytes`, of all pods.
     hot_most: u64,
+    is_cluster: bool,
     now_secs: f64,
 }
 
 async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
-    let tables: ApiTables = visit.get(&format!("/tables?limit={TABLES}")).await?;
+    // A list without a pod is none; what the others say is of interest then more than ever.
+    let tables = match visit.get::<ApiTables>(&format!("/tables?limit={TABLES}")).await {
+        Err(refused) if refused.status != StatusCode::SERVICE_UNAVAILABLE => return Err(refused),
+        tables => tables,
+    };
     let probe: ApiProbe = visit.get("/readyz?verbose").await?;
     let numbers = match numbers(visit).await {
         Ok(numbers) => Some(numbers),
@@ -62,7 +68,7 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
             Some(numbers) => (board(numbers)),
             None => (no_right("The numbers of the whole server", "operate")),
         }
-        (list(visit, &tables))
+        (list(visit, tables.as_ref()))
     };
     Ok(Shown { title: "Overview".to_owned(), body })
 }
@@ -71,9 +77,13 @@ async fn numbers(visit: &mut Visit<'_>) -> Result<Numbers, Refused> {
     let stats = visit.get("/stats").await?;
     let metrics = visit.metrics().await?;
     let settings: ApiSettings = visit.get("/settings").await?;
-    let hot_most = settings.value("hot.max_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let setting = |key: &str| settings.value(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let (pods, hot_max) = (setting("cluster.pods"), setting("hot.max_bytes"));
+    // Each event is in as many copies, and counted once.
+    let hot_most =
+        if pods == 0 { hot_max } else { hot_max.saturating_mul(pods) / setting("cluster.copies").max(1) };
     let now_secs = visit.console.state.clock.now_ms() as f64 / 1000.0;
-    Ok(Numbers { stats, metrics, hot_most, now_secs })
+    Ok(Numbers { stats, metrics, hot_most, is_cluster: pods > 0, now_secs })
 }
 
 /// The first thing to know: is it ready, and is everything safe?
@@ -101,11 +111,17 @@ fn verdict(probe: &ApiProbe, numbers: Option<&Numbers>) -> Markup {
 fn safety(numbers: &Numbers) -> (&'static str, String, String) {
     let Numbers { stats, metrics, .. } = numbers;
     let (waiting, size) = (stats.totals.unflushed_events, stats.totals.unflushed_bytes);
+    if !stats.missing.is_empty() {
+        let named = |one: &ApiMissing| one.pod.clone().unwrap_or_else(|| "a shard".to_owned());
+        let first = format!("Without {}", stats.missing.iter().map(named).collect::<Vec<_>>().join(", "));
+        let why = stats.missing.iter().map(|one| one.error.as_str()).collect::<Vec<_>>().join("; ");
+        return ("bad", first, format!("{why}. The numbers are those of the others."));
+    }
     if metrics.sum("zombi_cold_enabled", "") == Some(0.0) {
         let more = "No bucket is configured: every event is on this volume only.".to_owned();
         return ("warn", "Ready, without S3".to_owned(), more);
     }
-    let lost = whole(metrics.sum("zombi_lost_offsets", "").unwrap_or(0.0));
+    let lost = stats.totals.lost_offsets;
     if lost > 0 {
         let more = format!("{} with a volume: the tables say which.", counted(lost, "offset"));
         return ("warn", "Ready, but events were lost".to_owned(), more);
@@ -113,16 +129,16 @@ fn safety(numbers: &Numbers) -> (&'static str, String, String) {
     if waiting == 0 {
         return ("good", "Everything is in S3".to_owned(), "Nothing waits on the volume alone.".to_owned());
     }
-    let age = metrics.sum("zombi_unflushed_age_seconds", "").unwrap_or(0.0);
+    let age = stats.flush.oldest_unflushed_secs;
     let more = format!("{}, {}; the oldest for {}.", counted(waiting, "event"), bytes(size), length(age));
     ("good", "On its way to S3".to_owned(), more)
 }
 
 fn board(numbers: &Numbers) -> Markup {
-    let Numbers { stats, metrics, hot_most, now_secs } = numbers;
-    let metric = |name: &str| metrics.sum(name, "").unwrap_or(0.0);
-    let hot = whole(metric("zombi_hot_bytes"));
-    let flushed_at = metric("zombi_flush_last_success_timestamp_seconds");
+    let Numbers { stats, metrics, hot_most, is_cluster, now_secs } = numbers;
+    let of_pod = if *is_cluster { ", of this pod" } else { "" };
+    let hot = stats.totals.hot_bytes;
+    let flushed_at = metrics.sum("zombi_flush_last_success_timestamp_seconds", "").unwrap_or(0.0);
     let s3_errors = metrics.sum("zombi_s3_requests_total", "outcome=\"error\"").unwrap_or(0.0);
     let totals = &stats.totals;
     let ago = match flushed_at {
@@ -137,7 +153,9 @@ fn board(numbers: &Numbers) -> Markup {
                     aria-label="Appended events a second, over the last minutes" {}
             }
             figure {
-                figcaption { "Append p99, over the last minute " b data-live="p99-minute" { "…" } }
+                figcaption {
+                    "Append p99, over the last minute" (of_pod) " " b data-live="p99-minute" { "…" }
+                }
                 div.chart data-chart="p99" role="img"
                     aria-label="99th percentile of the time of a write, over the last minutes" {}
             }
@@ -155,15 +173,13 @@ fn board(numbers: &Numbers) -> Markup {
             (tile("Not in S3 yet", "unflushed", &count(totals.unflushed_events), &html! {
                 "events, " span data-live="unflushed-bytes" { (bytes(totals.unflushed_bytes)) }
                 ", the oldest for "
-                span data-live="age" { (length(metric("zombi_unflushed_age_seconds"))) }
+                span data-live="age" { (length(stats.flush.oldest_unflushed_secs)) }
             }))
             (tile("Last flush", "flushed", &ago, &html! {
-                span data-flushed { @if flushed_at > 0.0 { (time((flushed_at * 1000.0) as i64)) } }
+                span data-flushed { @if flushed_at > 0.0 { (time((flushed_at * 1000.0) as i64)) } } (of_pod)
             }))
-            (tile("S3 errors", "s3-errors", &count(whole(s3_errors)), &html! { "since the start" }))
-            (tile("Lost offsets", "lost", &count(whole(metric("zombi_lost_offsets"))), &html! {
-                "with a volume"
-            }))
+            (tile("S3 errors", "s3-errors", &count(whole(s3_errors)), &html! { "since the start" (of_pod) }))
+            (tile("Lost offsets", "lost", &count(stats.totals.lost_offsets), &html! { "with a volume" }))
             (tile("Refused or failed", "errors", &count(stats.errors_total), &html! {
                 "requests in " span data-live="uptime" { (length(stats.uptime_secs as f64)) }
             }))
@@ -175,15 +191,17 @@ fn board(numbers: &Numbers) -> Markup {
     }
 }
 
-fn list(visit: &Visit<'_>, tables: &ApiTables) -> Markup {
+fn list(visit: &Visit<'_>, tables: Result<&ApiTables, &Refused>) -> Markup {
     html! {
         section data-tables {
             h2 { "Tables" }
-            @if tables.tables.is_empty() {
-                (super::tables::none(visit))
-            } @else {
-                (super::tables::list(&tables.tables))
-                @if tables.next.is_some() { p { a href=(format!("{PATH}/tables")) { "All tables" } } }
+            @match tables {
+                Err(refused) => { p.notice { (refused.problem.detail) } },
+                Ok(tables) if tables.tables.is_empty() => { (super::tables::none(visit)) },
+                Ok(tables) => {
+                    (super::tables::list(&tables.tables))
+                    @if tables.next.is_some() { p { a href=(format!("{PATH}/tables")) { "All tables" } } }
+                },
             }
         }
     }

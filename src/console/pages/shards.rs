@@ -7,8 +7,8 @@ use maud::{Markup, html};
 
 use super::super::{
     Console,
-    api::{ApiCluster, ApiPod, ApiShard},
-    view::{NavItem, empty, no_right, scrolling},
+    api::{ApiCluster, ApiCopy, ApiPod, ApiShard},
+    view::{NavItem, empty, no_right, scrolling, text::bytes},
     visit::{Refused, Shown, Visit},
 };
 use crate::http::pages::Visitor;
@@ -34,7 +34,11 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
         @match &cluster {
             Ok(cluster) => {
                 p { "Cluster " code { (cluster.cluster) } ", as " (cluster.pod) " sees it." }
-                p.muted { "A table belongs to one shard, and a shard to its pod." }
+                @if cluster.shards.iter().any(|shard| shard.copies.len() > 1) {
+                    p.muted { "A table belongs to one shard, which one of its pods owns; others follow." }
+                } @else {
+                    p.muted { "A table belongs to one shard, and a shard to its pod." }
+                }
                 section { h2 { "Pods" } (pods(&cluster.pods)) }
                 section { h2 { "Shards" } (owners(&cluster.shards)) }
             },
@@ -63,19 +67,50 @@ fn pods(pods: &[ApiPod]) -> Markup {
 }
 
 fn owners(shards: &[ApiShard]) -> Markup {
+    let have_logs = shards.iter().any(|shard| shard.copy.is_some());
     let rows = html! {
         table.grid.narrow {
-            thead { tr { th scope="col" { "Shard" } th scope="col" { "Owner" } th scope="col" { "Copies" } } }
+            thead {
+                tr {
+                    th scope="col" { "Shard" }
+                    th scope="col" { "Owner" }
+                    th scope="col" { "Copies" }
+                    @if have_logs {
+                        th.n scope="col" { "Term" }
+                        th.n scope="col" { "Log" }
+                        th scope="col" { "This pod's copy" }
+                    }
+                }
+            }
             tbody {
                 @for shard in shards {
                     tr {
                         th scope="row" { (format!("{:03}", shard.shard)) }
-                        td { (shard.owner) }
+                        td { (shard.owner.as_deref().unwrap_or("nobody")) }
                         td { (shard.copies.join(", ")) }
+                        @if have_logs { (of_copy(shard.copy.as_ref())) }
                     }
                 }
             }
         }
     };
     scrolling("Shards", &rows)
+}
+
+/// How this pod's copy of a shard is.
+fn of_copy(copy: Option<&ApiCopy>) -> Markup {
+    let Some(copy) = copy else {
+        return html! { td.n {} td.n {} td { "none" } };
+    };
+    let state = match (&copy.stopped, copy.has_caught_up, copy.lag) {
+        (Some(why), ..) => format!("follows no more: {why}"),
+        (None, false, _) => "reads the log".to_owned(),
+        (None, true, Some(lag)) if lag > 0 => format!("{lag} entries behind"),
+        (None, true, _) => "in step".to_owned(),
+    };
+    html! {
+        td.n { (copy.term) }
+        td.n { (copy.log_bytes.map(bytes).unwrap_or_default()) }
+        td { (state) }
+    }
 }

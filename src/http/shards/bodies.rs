@@ -13,8 +13,10 @@ use tokio::time::timeout;
 
 use super::{
     ShardedRoute, TablePlace,
-    forward::{PassedHead, failed, silent},
-    group_in_path, moved, scope_of,
+    forward::{PassedHead, disagree, failed, owner_if_moved, silent},
+    group_in_path, moved,
+    reach::Reach,
+    scope_of,
 };
 use crate::auth::{policy::Resource, verb::Verb};
 use crate::http::{
@@ -186,30 +188,47 @@ impl ShardedRoute {
         let mut parts = parts.clone();
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         let scope = scope_of(&parts.extensions);
-        let (place, table) = match asked.table.map(|table| (self.shards.find(table), table)) {
-            None => (0, None),
-            Some((TablePlace::Here(place), table)) => (place, Some(table)),
-            Some((TablePlace::There(pod), table)) => {
-                if scope.is_passed_on {
-                    return Ok(moved(table, pod));
+        let place = match asked.table {
+            None => None,
+            Some(table) => match self.shards.find(table).await? {
+                TablePlace::Here(place) => Some(place),
+                TablePlace::There(pod) if scope.is_passed_on => return Ok(moved(table, pod)),
+                TablePlace::There(pod) => {
+                    may_pass_on((&scope, &parts.uri), asked.verbs, [table])?;
+                    return Box::pin(self.ask_pod(pod, &PassedHead::of(&parts, self.depth), body)).await;
                 }
-                may_pass_on((&scope, &parts.uri), asked.verbs, [table])?;
-                let head = PassedHead::of(&parts, self.depth);
-                let patience = self.shards.parts.limits.body_secs.duration();
-                let asked = timeout(patience, self.answer_of(pod, &head, body));
-                let mut response = Box::pin(asked).await.map_err(|_| silent(pod))??;
-                response.extensions_mut().insert(OwnBody);
-                return Ok(response);
-            }
+            },
         };
+        if let Some(place) = place.filter(|_| self.reach == Reach::BodyTable) {
+            self.here.confirm(place).await?; // one that is only tried is answered by what is read here
+        }
         let mut request = Request::from_parts(parts, Body::from(body));
         let body = shared_body::share(&mut request);
         let scope = RequestScope { caller: scope.caller.of_part(), body, ..scope };
         request.extensions_mut().insert(scope);
-        Ok(match table {
-            Some(_) => self.here_at(place, request).await,
+        Ok(match place {
+            Some(place) => self.here_at(place, request).await,
             None => self.first(request).await,
         })
+    }
+
+    /// Asks a pod; if that names another as the owner, that one, once.
+    async fn ask_pod(&self, pod: u32, head: &PassedHead, body: Bytes) -> Result<Response, Problem> {
+        let patience = self.shards.parts.limits.body_secs.duration();
+        let mut asked = pod;
+        loop {
+            let answer = timeout(patience, self.answer_of(asked, head, body.clone()));
+            let mut response = answer.await.map_err(|_| silent(asked))??;
+            let Some(owner) = owner_if_moved(&response) else {
+                response.extensions_mut().insert(OwnBody);
+                return Ok(response);
+            };
+            let is_first = asked == pod;
+            if !is_first || owner == pod || self.shards.cluster.address(owner).is_none() {
+                return Err(disagree(asked));
+            }
+            asked = owner;
+        }
     }
 
     /// The whole answer of another pod.

@@ -104,11 +104,11 @@ fn path_of(uri: &Uri, depth: usize) -> String {
 }
 
 impl Shards {
-    /// Sends a request to a pod; waits for the head of its answer for as long as that takes.
+    /// Sends a request to a pod, with who asks; waits for the head of its answer for as long as that takes.
     ///
     /// # Errors
     /// [`SendError`].
-    pub(super) async fn send(
+    pub(super) async fn send_to(
         &self,
         head: &PassedHead,
         body: Body,
@@ -141,8 +141,26 @@ impl Shards {
                 }
             });
         }
+        self.client.send(self.cluster.address(pod).unwrap_or_default(), request).await
+    }
+
+    /// Passes a request on to a pod; waits for the head of its answer for as long as that takes.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(super) async fn send(
+        &self,
+        head: &PassedHead,
+        body: Body,
+        pod: u32,
+    ) -> Result<Response<Incoming>, SendError> {
         let began = Instant::now();
-        let answer = self.client.send(self.cluster.address(pod).unwrap_or_default(), request).await;
+        let answer = self.send_to(head, body, pod).await;
+        if answer.as_ref().map_or_else(|error| error.is_unsent, is_moved)
+            && let Some(owners) = self.cluster.owners.get()
+        {
+            owners.forget(pod);
+        }
         let answer = answer.map(|answer| {
             let (answer, records) = hop::received(answer);
             head.scope.caller.counts(records);
@@ -316,12 +334,12 @@ fn without_wait(path: &str) -> String {
     format!("{path}?{}", rest.join("&"))
 }
 
-fn is_moved(answer: &Response<Incoming>) -> bool {
+pub(super) fn is_moved<B>(answer: &Response<B>) -> bool {
     answer.status() == StatusCode::MISDIRECTED_REQUEST && answer.headers().contains_key(OWNER)
 }
 
 /// The owner that a pod names instead of itself.
-fn owner_if_moved(answer: &Response<Incoming>) -> Option<u32> {
+pub(super) fn owner_if_moved<B>(answer: &Response<B>) -> Option<u32> {
     let name = answer.headers().get(OWNER).filter(|_| is_moved(answer))?.to_str().ok()?;
     Some(pod_number(name).unwrap_or(u32::MAX))
 }

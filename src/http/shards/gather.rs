@@ -1,7 +1,7 @@
 //! Asks all shards, here and in the other pods, and puts their answers together. Lists and flushes are never
 //! short: if a pod is missing they fail.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, pin::pin, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -20,7 +20,9 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     ShardedRoute,
-    forward::{PassedHead, failed, silent},
+    asked::{AskedPod, SPARE},
+    forward::{PassedHead, disagree, failed, is_moved, silent},
+    hop,
     merge::{ListPage, merge},
     query,
     reach::Gathered,
@@ -34,7 +36,7 @@ use crate::{
     },
 };
 
-/// How long another pod may take for a list. A flush may take as long as here.
+/// How long another pod may take for a list, or to show that it is there: a flush may take as long as here.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of one shard's or pod's answer.
 const ANSWER_BYTES: usize = 64 << 20;
@@ -70,9 +72,10 @@ impl ShardedRoute {
             scope.caller.usage().map_or(Ok(()), |usage| usage.flush(Instant::now()))?;
         }
         let _waits = scope.connection.wait();
-        let elsewhere =
-            async { if scope.is_passed_on { Vec::new() } else { self.ask_others(what, &parts).await } };
-        let (mut said, others) = Box::pin(join(self.ask_own(what, &parts, &scope), elsewhere)).await;
+        let asked = Box::pin(self.asked(what, &parts, scope.is_passed_on)).await?;
+        let own = self.ask_own((what, asked.places.as_slice()), &parts, &scope);
+        let (mut said, mut others) = Box::pin(join(own, self.ask_others(what, &parts, asked.others))).await;
+        others.extend(asked.ownerless.map(|problem| (None, Said::Failed(problem.into_response()))));
         // What this pod refuses itself is an answer, and shows of no other pod that it is missing.
         let is_refused = said.iter().any(|one| matches!(one, Said::Failed(_)));
         let may_miss = what == Gathered::Stats && !is_refused;
@@ -116,14 +119,25 @@ impl ShardedRoute {
 
     /// Asks this pod's shards: at once if each takes long, else one after the other, as their answers take
     /// memory.
-    async fn ask_own(&self, what: Gathered, parts: &Parts, scope: &RequestScope) -> Vec<Said> {
+    async fn ask_own(
+        &self,
+        (what, places): (Gathered, &[usize]),
+        parts: &Parts,
+        scope: &RequestScope,
+    ) -> Vec<Said> {
         let connection = &*scope.connection;
-        let asked = self.here.iter().enumerate().map(|(place, endpoint)| {
+        let asked = places.iter().enumerate().map(|(number, place)| {
             let scope = RequestScope { caller: scope.caller.of_part(), body: None, ..scope.clone() };
             let mut request = Request::from_parts(parts.clone(), Body::empty());
             request.extensions_mut().insert(scope);
-            let answering = endpoint(request);
-            async move { self.heard(connection, (what, place), answering.await).await }.boxed()
+            async move {
+                let answer = match *place {
+                    SPARE => self.first(request).await,
+                    place => self.part_at(place, request).await,
+                };
+                self.heard(connection, (what, number), answer).await
+            }
+            .boxed()
         });
         if what == Gathered::Flush {
             return join_all(asked).await;
@@ -135,18 +149,21 @@ impl ShardedRoute {
         said
     }
 
-    /// Asks the other pods, each for all its shards.
-    async fn ask_others(&self, what: Gathered, parts: &Parts) -> Vec<(u32, Said)> {
-        let head = Arc::new(PassedHead::of(parts, self.depth));
-        let limits = &self.shards.parts.limits;
-        let patience = match what {
-            Gathered::Flush => limits.body_secs.duration(),
-            _ => LIST_TIMEOUT,
-        };
-        let asked = self.shards.cluster.others().into_iter().map(|pod| {
-            let head = Arc::clone(&head);
+    /// Asks the other pods, each for its shards.
+    async fn ask_others(
+        &self,
+        what: Gathered,
+        parts: &Parts,
+        others: Vec<AskedPod>,
+    ) -> Vec<(Option<u32>, Said)> {
+        let asked = others.into_iter().map(|AskedPod { pod, shards }| {
+            let mut head = PassedHead::of(parts, self.depth);
+            if let Some(shards) = shards {
+                head.headers.insert(hop::SHARDS, shards);
+            }
             let asking = async move {
                 match self.shards.send(&head, Body::empty(), pod).await {
+                    Ok(answer) if is_moved(&answer) => Said::Failed(disagree(pod).into_response()),
                     Ok(answer) => {
                         let (parts, body) = answer.into_parts();
                         let mut response = Response::from_parts(parts, Body::new(body));
@@ -156,13 +173,34 @@ impl ShardedRoute {
                     Err(error) => Said::Failed(failed(pod, &error).into_response()),
                 }
             };
+            let asking = asking.boxed();
             let asking = async move {
-                let said = timeout(patience, asking).await;
-                (pod, said.unwrap_or_else(|_| Said::Failed(silent(pod).into_response())))
+                let said = self.in_time((what, pod), asking).await;
+                (Some(pod), said.unwrap_or_else(|| Said::Failed(silent(pod).into_response())))
             };
             asking.boxed()
         });
         join_all(asked).await
+    }
+
+    /// What a pod says, if it does so in time. A flush takes as long as S3 does, and a pod that is gone is
+    /// not waited for all that long: it is asked beside it whether it is there.
+    async fn in_time(
+        &self,
+        (what, pod): (Gathered, u32),
+        asking: impl Future<Output = Said>,
+    ) -> Option<Said> {
+        if what != Gathered::Flush {
+            return timeout(LIST_TIMEOUT, asking).await.ok();
+        }
+        let mut flushing = pin!(timeout(self.shards.parts.limits.body_secs.duration(), asking));
+        tokio::select! {
+            said = &mut flushing => return said.ok(),
+            is_there = self.shards.is_there(pod) => if !is_there {
+                return None;
+            },
+        }
+        flushing.await.ok()
     }
 
     /// Reads an answer of a shard at a place among those of its pod, and takes memory for it while it comes.
@@ -227,15 +265,15 @@ fn broken(why: &str) -> Problem {
 }
 
 /// The pods that `/stats` shows as missing.
-fn missing(others: &[(u32, Said)]) -> Vec<Value> {
+fn missing(others: &[(Option<u32>, Said)]) -> Vec<Value> {
     let failed = others.iter().filter_map(|(pod, said)| match said {
         Said::Failed(response) => Some((pod, response)),
         _ => None,
     });
-    let shown = |(pod, response): (&u32, &Response)| {
+    let shown = |(pod, response): (&Option<u32>, &Response)| {
         let problem = response.extensions().get::<Problem>();
         let why = problem.map_or_else(|| response.status().to_string(), ToString::to_string);
-        json!({"pod": pod_name(*pod), "error": why})
+        json!({"pod": pod.map(pod_name), "error": why})
     };
     failed.map(shown).collect()
 }

@@ -22,6 +22,8 @@ use contracts::clock::{Clock, SystemClock};
 pub(super) const HOP: HeaderName = HeaderName::from_static("zombi-hop");
 /// Who asks, as the pod says that the client has shown it to.
 pub(super) const PRINCIPAL: HeaderName = HeaderName::from_static("zombi-principal");
+/// Which of its shards a pod is asked for, where each has a log: numbers with commas.
+pub(super) const SHARDS: HeaderName = HeaderName::from_static("zombi-shards");
 /// How many events a request has written or read: for the audit log of the pod that the client asks.
 const RECORDS: HeaderName = HeaderName::from_static("zombi-records");
 
@@ -101,7 +103,7 @@ pub(super) fn received<B>(mut answer: Response<B>) -> (Response<B>, u64) {
 }
 
 /// Headers that belong to one connection, or that only the pod which the client asks may see.
-pub(super) const NOT_PASSED_ON: [HeaderName; 15] = [
+pub(super) const NOT_PASSED_ON: [HeaderName; 16] = [
     header::AUTHORIZATION,
     header::PROXY_AUTHORIZATION,
     header::COOKIE,
@@ -117,6 +119,7 @@ pub(super) const NOT_PASSED_ON: [HeaderName; 15] = [
     HeaderName::from_static("x-forwarded-for"),
     HOP,
     PRINCIPAL,
+    SHARDS,
     OWNER,
 ];
 

@@ -201,7 +201,7 @@ fn add_up(whole: &mut Value, part: Value, name: &str) {
                 };
             *whole = match name {
                 "window_secs" => of(u64::min, f64::min),
-                "uptime_secs" => of(u64::max, f64::max),
+                "uptime_secs" | "oldest_unflushed_secs" => of(u64::max, f64::max),
                 name if name.ends_with("latency_us") => of(u64::max, f64::max),
                 _ => of(u64::saturating_add, |one, other| one + other),
             };
@@ -271,15 +271,18 @@ mod tests {
     fn counts_are_added_up_and_latencies_are_not() {
         let one = json!({
             "uptime_secs": 5, "writes": {"total": 2, "rate_per_sec": 0.5, "p99_latency_us": 7},
-            "flush": {"enabled": true}, "idempotency": {"window_secs": 9}, "tables": {"b": {}},
+            "flush": {"enabled": true, "oldest_unflushed_secs": 0.5}, "totals": {"lost_offsets": 3},
+            "idempotency": {"window_secs": 9}, "tables": {"b": {}},
         });
         let other = json!({
             "uptime_secs": 8, "writes": {"total": 3, "rate_per_sec": 1.0, "p99_latency_us": 4},
-            "flush": {"enabled": true}, "idempotency": {"window_secs": 4}, "tables": {"a": {}},
+            "flush": {"enabled": true, "oldest_unflushed_secs": 2.5}, "totals": {"lost_offsets": 0},
+            "idempotency": {"window_secs": 4}, "tables": {"a": {}},
         });
         let expected = json!({
             "uptime_secs": 8, "writes": {"total": 5, "rate_per_sec": 1.5, "p99_latency_us": 7},
-            "flush": {"enabled": true}, "idempotency": {"window_secs": 4}, "tables": {"a": {}, "b": {}},
+            "flush": {"enabled": true, "oldest_unflushed_secs": 2.5}, "totals": {"lost_offsets": 3},
+            "idempotency": {"window_secs": 4}, "tables": {"a": {}, "b": {}},
         });
         assert_eq!(whole(Gathered::Stats, vec![one, other], WHOLE), expected);
         let report = |events: u64| json!({"events": events, "bytes": 1, "segments": [events]});

@@ -3,6 +3,8 @@
 //!
 //! Below `http::state`, as handlers know nothing of shards: each handler works on one store.
 
+mod applied;
+mod asked;
 mod bodies;
 mod counted;
 mod forward;
@@ -12,8 +14,9 @@ mod merge;
 mod passed;
 mod reach;
 mod relayed;
+mod store;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::Request,
@@ -22,16 +25,31 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::hop::{AskedBy, Passed, asked_by, tell_records};
-use self::reach::{Reach, reach};
+pub(crate) use self::store::{OwnedStore, ShardStores};
+pub(super) use self::{
+    applied::tell_applied,
+    hop::{AskedBy, Passed, asked_by, tell_records},
+};
+use self::{
+    reach::{Reach, reach},
+    store::{ShardHandlers, nobody_owns},
+};
 use super::{
-    code::Code, error::Problem, limits::Limits, memory::Budget, route::HandlerEndpoint, scope::RequestScope,
+    code::Code,
+    error::Problem,
+    limits::Limits,
+    memory::Budget,
+    route::{HandlerEndpoint, HandlerMaker},
+    scope::RequestScope,
 };
 use crate::{
     auth::{policy::Resource, verb::Verb},
     cluster::{Cluster, client::PodClient, pod_name},
 };
 use contracts::name::{GroupName, TableName};
+
+/// When somebody may ask again whom no log has told who owns a shard.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The shards of this pod and the other pods.
 pub(crate) struct Shards {
@@ -70,7 +88,7 @@ struct ShardedRoute {
     reach: Reach,
     /// How many parts its path has: what stands before them is no part of the API's path.
     depth: usize,
-    here: Vec<HandlerEndpoint>,
+    here: ShardHandlers,
 }
 
 impl Shards {
@@ -80,14 +98,15 @@ impl Shards {
         Self { cluster, client, own, parts }
     }
 
-    /// The handlers of a route, one for each of this pod's shards in their order, as one that chooses.
-    pub(super) fn endpoint(
+    /// The handler of a route over each of this pod's stores, as one that chooses.
+    pub(super) fn endpoint<A: Send + Sync + 'static>(
         self: &Arc<Self>,
-        method: Option<&Method>,
-        path: &str,
-        here: Vec<HandlerEndpoint>,
+        (method, path): (Option<&Method>, &str),
+        stores: &ShardStores<A>,
+        maker: HandlerMaker<Arc<A>>,
     ) -> HandlerEndpoint {
         let (reach, depth) = (reach(method, path), path.matches('/').count());
+        let here = ShardHandlers::new(stores, maker);
         let route = Arc::new(ShardedRoute { shards: Arc::clone(self), reach, depth, here });
         Arc::new(move |request| {
             let route = Arc::clone(&route);
@@ -95,11 +114,31 @@ impl Shards {
         })
     }
 
-    fn find(&self, table: &TableName) -> TablePlace {
+    /// Where a table is now.
+    ///
+    /// # Errors
+    /// 503 if nobody owns its shard, or nobody can tell who does.
+    async fn find(&self, table: &TableName) -> Result<TablePlace, Problem> {
         let shard = self.cluster.shard(table);
-        match self.own.binary_search(&shard) {
-            Ok(place) => TablePlace::Here(place),
-            Err(_) => TablePlace::There(self.cluster.owner_of(shard)),
+        let pod = self.owner(shard).await?;
+        Ok(match self.own.binary_search(&shard) {
+            Ok(place) if pod == self.cluster.own => TablePlace::Here(place),
+            _ => TablePlace::There(pod),
+        })
+    }
+
+    /// The pod that owns a shard.
+    ///
+    /// # Errors
+    /// 503 if nobody does, or nobody can tell who does.
+    async fn owner(&self, shard: u32) -> Result<u32, Problem> {
+        let Some(owners) = self.cluster.owners.get() else { return Ok(self.cluster.first_of(shard)) };
+        match owners.owner(shard).await {
+            Ok(owner) => owner.ok_or_else(nobody_owns),
+            Err(error) => {
+                let detail = format!("nobody can tell who owns the table's shard: {error}");
+                Err(Problem::new(Code::LogUnavailable, detail).not_written().retry_after(ASK_AGAIN))
+            }
         }
     }
 }
@@ -139,7 +178,7 @@ impl ShardedRoute {
 
     /// A request about the table in its path, or about a group and the table in its query.
     async fn of_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
-        let pod = match self.shards.find(&table) {
+        let pod = match self.shards.find(&table).await? {
             TablePlace::Here(place) => return Ok(self.here_at(place, request).await),
             TablePlace::There(pod) => pod,
         };
@@ -162,11 +201,13 @@ impl ShardedRoute {
 
     /// The handler over one of this pod's shards.
     async fn here_at(&self, place: usize, request: Request) -> Response {
-        let response = match self.here.get(place) {
-            Some(endpoint) => endpoint(request).await,
-            None => return self.first(request).await,
-        };
-        hop::name_owner(response, self.shards.cluster.own)
+        hop::name_owner(self.part_at(place, request).await, self.shards.cluster.own)
+    }
+
+    /// The same for a part of what is asked for.
+    async fn part_at(&self, place: usize, request: Request) -> Response {
+        let no_such = || Problem::new(Code::Internal, "this pod has no such shard").into_response();
+        self.here.answer(place, request).await.unwrap_or_else(no_such)
     }
 }
 

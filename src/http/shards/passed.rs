@@ -19,8 +19,8 @@ use super::relayed::StopFuture;
 use crate::{
     auth::quotas::{OverQuota, QuotaHold, Usage},
     http::{
-        body::STREAM_BYTES, code::Code, error::Problem, limits::Limits, media::MediaKind, pause::Pause,
-        scope::RequestScope, shared_body::SharedBody,
+        body::STREAM_BYTES, code::Code, error::Problem, frames, limits::Limits, media::MediaKind,
+        pause::Pause, scope::RequestScope, shared_body::SharedBody,
     },
 };
 
@@ -171,9 +171,7 @@ impl HttpBody for PassedBody {
         if let Some(Err(error)) = &frame {
             self.broken.get_or_init(|| error.to_string());
         }
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
+        if let Some(data) = frames::data_of(frame.as_ref()) {
             if let Some(usage) = &self.usage {
                 let wait = usage.pace_write(data.len() as u64);
                 self.pause.begin(wait);

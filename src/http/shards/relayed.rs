@@ -22,7 +22,7 @@ use crate::{
         caller::Caller,
         quotas::{QuotaHold, Usage},
     },
-    http::{connection::CountGuard, context::OwnBody, error::Problem, heads},
+    http::{connection::CountGuard, context::OwnBody, error::Problem, frames, heads},
 };
 
 /// The pod that answers says nothing any more.
@@ -79,9 +79,8 @@ impl HttpBody for RelayedBody {
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.silence = None;
-            if let (Some((counter, caller)), Some(Ok(frame))) = (&mut self.counted, &frame)
-                && let Some(data) = frame.data_ref()
-            {
+            let data = frames::data_of(frame.as_ref());
+            if let (Some((counter, caller)), Some(data)) = (&mut self.counted, data) {
                 caller.counts(counter.count(data));
             }
             return Poll::Ready(frame);

@@ -70,9 +70,13 @@ async fn answer(routes: &Routes, request: Request, from: IpAddr) -> (StatusCode,
     (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or_default())
 }
 
+/// A request with these headers; with a `Host` too, unless they have one.
 fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Request {
     let request = Request::builder().method(method).uri(path);
-    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let has_host = headers.iter().any(|(name, _)| *name == "host");
+    let host = [("host", "zombi")];
+    let headers = headers.iter().chain(host.iter().filter(|_| !has_host));
+    let request = headers.fold(request, |request, (name, value)| request.header(*name, *value));
     request.body(Body::empty()).unwrap()
 }
 
@@ -105,6 +109,30 @@ async fn a_token_is_taken_from_this_machine_only_where_a_port_beside_it_speaks_t
             let open = request(Method::GET, "/open", &[("authorization", &bearer)]);
             assert_eq!(answer(&routes, open, from).await.0, 200, "{from}");
         }
+    }
+}
+
+#[tokio::test]
+async fn each_version_of_http_has_its_own_way_to_say_the_host() {
+    let routes = routes(Surroundings::default());
+    for (version, hosts, due) in [
+        (Version::HTTP_11, 0, 400),
+        (Version::HTTP_11, 1, 200),
+        (Version::HTTP_11, 2, 400),
+        (Version::HTTP_10, 0, 200),
+        (Version::HTTP_10, 2, 400),
+        (Version::HTTP_2, 0, 200),
+        (Version::HTTP_2, 1, 200),
+        (Version::HTTP_2, 2, 400),
+    ] {
+        let mut asked = request(Method::GET, "/open", &[("host", "zombi"); 2][..hosts]);
+        *asked.version_mut() = version;
+        if hosts == 0 {
+            asked.headers_mut().clear();
+        }
+        let (status, _, problem) = answer(&routes, asked, [192, 0, 2, 7].into()).await;
+        assert_eq!(status.as_u16(), due, "{version:?} with {hosts}: {problem}");
+        assert!(due == 200 || problem["code"] == "bad_request", "{problem}");
     }
 }
 

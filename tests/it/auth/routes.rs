@@ -88,6 +88,7 @@ const MAIN: &[RouteCase] = &[
     (Method::HEAD, "/metrics", "", RouteRight::Operate),
     (Method::GET, "/cluster", "", RouteRight::Operate),
     (Method::HEAD, "/cluster", "", RouteRight::Operate),
+    (Method::POST, "/cluster/shards/{shard}/move", "{}", RouteRight::Operate),
     (Method::GET, "/livez", "", RouteRight::Nothing),
     (Method::GET, "/readyz", "", RouteRight::Nothing),
     (Method::GET, "/readyz?verbose", "", RouteRight::Nothing),
@@ -148,6 +149,7 @@ const ADMIN: &[RouteCase] = &[
     (Method::GET, "/healthz", "", RouteRight::Nothing),
     (Method::GET, "/metrics", "", RouteRight::Nothing),
     (Method::GET, "/cluster", "", RouteRight::Operate),
+    (Method::POST, "/cluster/shards/{shard}/move", "{}", RouteRight::Operate),
     (Method::POST, "/flush", "", RouteRight::Operate),
     (Method::GET, "/log/level", "", RouteRight::Operate),
     (Method::PUT, "/log/level", r#"{"level":"info"}"#, RouteRight::Operate),
@@ -164,9 +166,15 @@ async fn with_everybody(settings: &[(&str, &str)]) -> Secured {
     s
 }
 
+/// A path with something for each of its names.
+fn named(path: &str) -> String {
+    let path = path.replace("{table}", "t").replace("{group}", "g").replace("{shard}", "0");
+    path.replace("{id}", NO_ERASURE)
+}
+
 /// Asks a route for everybody.
 async fn ask_for_everybody(s: &Secured, is_admin: bool, (method, path, body, wanted): &RouteCase) {
-    let path = path.replace("{table}", "t").replace("{group}", "g").replace("{id}", NO_ERASURE);
+    let path = named(path);
     for who in EVERYBODY {
         let request = if is_admin {
             s.admin(who, method.clone(), &path)
@@ -227,7 +235,8 @@ async fn the_log_level_stands_on_the_main_port_for_operators() {
 async fn the_admin_port_can_be_left_open() {
     let s = with_everybody(&[("auth.admin", "false")]).await;
     for (method, path, body, _) in ADMIN {
-        let request = s.admin(NO_ONE, method.clone(), path).header("content-type", "application/json");
+        let request =
+            s.admin(NO_ONE, method.clone(), &named(path)).header("content-type", "application/json");
         let (status, answer) = ask(request.body(*body)).await;
         assert!(![401, 403].contains(&status.as_u16()), "{method} {path}: {answer}");
     }
@@ -252,7 +261,7 @@ async fn no_route_is_missing_here() {
     // And those that are not described: what a path answers to.
     for (_, path, ..) in MAIN {
         let place = path.split('?').next().unwrap();
-        let there = place.replace("{table}", "t").replace("{group}", "g").replace("{id}", NO_ERASURE);
+        let there = named(place);
         let response = s.request("operator", Method::PATCH, &there).send().await.unwrap();
         let allow = response.headers().get("allow").map(|value| value.to_str().unwrap().to_owned());
         for method in allow.iter().flat_map(|allow| allow.split(',')).map(str::trim) {

@@ -75,6 +75,15 @@ async fn a_place_without_a_store_is_not_right() {
 }
 
 #[tokio::test]
+async fn a_manifest_is_read_once_to_be_shown() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    assert_eq!(z.terminate().await, Some(0));
+    let before = z.store().gets.load(SeqCst);
+    done(&z, &["manifest", "show", "0"]).await;
+    assert_eq!(z.store().gets.load(SeqCst) - before, 1, "objects that were read");
+}
+
+#[tokio::test]
 async fn a_directory_holds_a_backup_too() {
     let z = TestServer::start_tiered(&[("segment.compression", "none")]).await;
     let mut sent = Sent::default();

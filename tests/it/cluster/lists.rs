@@ -1,7 +1,14 @@
 //! What is about all shards: never short, and a commit that goes to several.
 
+use std::time::Duration;
+
+use futures_util::future::join;
 use serde_json::{Value, json};
-use testing::TestCluster;
+use testing::{
+    TestCluster,
+    faults::{Fault, Operation},
+};
+use tokio::time::sleep;
 
 use super::append;
 
@@ -72,6 +79,27 @@ async fn a_flush_is_of_all_shards() {
     }
     assert!(!cluster.pods[0].objects("shards/000/manifests/").is_empty());
     assert!(cluster.pods[0].objects("manifests/").is_empty());
+}
+
+#[tokio::test]
+async fn a_flush_waits_for_a_pod_that_is_at_work_and_for_none_that_is_silent() {
+    // So that to wait for so long would take longer than the test does.
+    let cluster = TestCluster::start(&[("limits.body_secs", "3600")]).await;
+    let (asked, faults) = (&cluster.pods[0], &cluster.pods[0].store().faults);
+    append(asked, &cluster.table_of(1), 2).await;
+    faults.add(Operation::SegmentPut, Fault::Held, 1);
+    let held = async {
+        sleep(Duration::from_secs(4)).await;
+        faults.clear();
+    };
+    let ((status, report), ()) = join(asked.post("/flush", &Value::Null), held).await;
+    assert_eq!((status.as_u16(), &report["events"]), (200, &json!(2)), "{report}");
+
+    cluster.pods[1].signal("STOP").await;
+    let (status, problem) = asked.post("/flush", &Value::Null).await;
+    cluster.pods[1].signal("CONT").await;
+    assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("forward_failed")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("zombi-1"), "{problem}");
 }
 
 /// A length that is passed on without its body would take bytes of the next request between the pods.

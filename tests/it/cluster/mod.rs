@@ -4,6 +4,7 @@
 mod care;
 mod costs;
 mod encrypted;
+mod gauges;
 mod identity;
 mod lists;
 mod moves;

@@ -10,7 +10,7 @@ use contracts::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use testing::volume::{MemoryHot, MemoryHotOptions, MemoryVolume};
 use tiering::{
-    CopyNames, CopyParts, Parts, ShardCopy, Store, StoreError, TieredReader,
+    CopyNames, CopyParts, FlushHandle, Parts, ShardCopy, Store, StoreError, TieredReader, begin_log_anew,
     settings::{CopySettings, KeepSettings},
 };
 use tokio::{
@@ -33,6 +33,7 @@ pub(super) struct Served {
     pub(super) twin: Arc<MemoryHot>,
     pub(super) copy: Rc<ShardCopy>,
     pub(super) reader: TieredReader,
+    pub(super) flush: Arc<FlushHandle>,
     /// Cancelled when it serves no more.
     pub(super) gone: CancellationToken,
 }
@@ -67,13 +68,50 @@ impl Pod {
         if self.running.is_some() {
             return;
         }
-        let options =
-            MemoryHotOptions { entered: world.entered.clone(), ..MemoryHotOptions::roomy(WINDOW_MS) };
-        let clock: Arc<dyn Clock> = world.clock.clone();
-        let twin = MemoryHot::open(self.volume.clone(), clock, Arc::default(), options, Some(seed));
+        let twin = self.open(world, Some(seed));
         let killed = CancellationToken::new();
         let serving = serve(Rc::clone(world), self.name, Arc::clone(&twin), seed, killed.clone());
         self.running = Some(RunningPod { twin, killed, task: task::spawn_local(serving) });
+    }
+
+    fn open(&self, world: &World, seed: Option<u64>) -> Arc<MemoryHot> {
+        let options =
+            MemoryHotOptions { entered: world.entered.clone(), ..MemoryHotOptions::roomy(WINDOW_MS) };
+        let clock: Arc<dyn Clock> = world.clock.clone();
+        MemoryHot::open(self.volume.clone(), clock, Arc::default(), options, seed)
+    }
+
+    /// Which log its volume follows, and how far it has applied it, while it does not run.
+    pub(super) async fn applied_at_rest(&self, world: &World) -> Option<(u32, LogSeq)> {
+        let mark = self.open(world, None).log_mark().await.unwrap();
+        mark.map(|mark| (mark.generation, mark.seq()))
+    }
+
+    /// Has the log of this generation begin behind what its volume has, while no pod runs: killed after a
+    /// while, and done again, until it is done.
+    pub(super) async fn begin_log_anew(&self, world: &World, generation: u32, rng: &mut StdRng) {
+        let mut lasts = Duration::from_millis(rng.random_range(1..500));
+        loop {
+            let cold = S3Cold::new(objects(&world.bucket), TUNING.cold());
+            let twin = self.open(world, None);
+            let begins = begin_log_anew(store_parts(world, &twin, cold), TUNING.store());
+            let begun = timeout(lasts, Box::pin(begins)).await;
+            is_held_no_more(self.name, &twin).await;
+            if let Ok(begun) = begun {
+                assert_eq!(begun.unwrap().generation, generation);
+                return;
+            }
+            lasts = lasts * 5 / 4 + Duration::from_millis(1);
+        }
+    }
+
+    /// Runs the copy on its volume, which follows the log no more; why it does not.
+    pub(super) async fn refuses_to_follow(&self, world: &World) -> String {
+        let (_copy, runner) = ShardCopy::new(parts(world, self.name, self.open(world, None)));
+        match timeout(HELD, runner.run(CancellationToken::new())).await {
+            Ok(Err(StorageError::Refused(why))) => why,
+            ended => panic!("{} follows: {ended:?}", self.name),
+        }
     }
 
     /// How far it has applied the log, if it runs and says so at once.
@@ -96,11 +134,16 @@ impl Pod {
         killed.cancel();
         task.await.unwrap();
         world.served.borrow_mut().remove(self.name);
-        let until = Instant::now() + HELD;
-        while Arc::strong_count(&twin) > 1 {
-            assert!(Instant::now() < until, "{}: its volume is used {HELD:?} after it was killed", self.name);
-            sleep(Duration::from_millis(1)).await;
-        }
+        is_held_no_more(self.name, &twin).await;
+    }
+}
+
+/// Waits until nobody uses the volume of a pod that was killed.
+async fn is_held_no_more(name: &str, twin: &Arc<MemoryHot>) {
+    let until = Instant::now() + HELD;
+    while Arc::strong_count(twin) > 1 {
+        assert!(Instant::now() < until, "{name}: its volume is used {HELD:?} after it was killed");
+        sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -158,6 +201,7 @@ fn parts(world: &World, name: &str, twin: Arc<MemoryHot>) -> CopyParts {
     CopyParts {
         hot: twin,
         log: world.log.of(name),
+        generation: world.generation.get(),
         cold: Arc::new(S3Cold::new(objects(&world.bucket), TUNING.cold())),
         clock: world.clock.clone(),
         names: CopyNames {
@@ -175,6 +219,20 @@ fn parts(world: &World, name: &str, twin: Arc<MemoryHot>) -> CopyParts {
     }
 }
 
+/// What a store on a pod's volume is made of.
+fn store_parts(world: &World, twin: &Arc<MemoryHot>, cold: S3Cold) -> Parts {
+    Parts {
+        hot: twin.clone() as Arc<dyn Engine>,
+        writer: None,
+        cold: Some(Arc::new(cold)),
+        clock: world.clock.clone(),
+        fence: Arc::new(Fence::default()),
+        heartbeat: Arc::default(),
+        progress: Arc::default(),
+        bucket: Arc::new(BucketState::default()),
+    }
+}
+
 /// A store in each term that the copy owns. Never ends; dropped, it ends as a crash does.
 async fn serve_terms(
     world: &World,
@@ -189,16 +247,7 @@ async fn serve_terms(
         let Ok(term) = owns.map(|status| status.owned_term) else { return std::future::pending().await };
         let tuning = tuning(rng);
         let cold = S3Cold::new(objects(&world.bucket), tuning.cold());
-        let parts = Parts {
-            hot: twin.clone() as Arc<dyn Engine>,
-            writer: None,
-            cold: Some(Arc::new(cold)),
-            clock: world.clock.clone(),
-            fence: Arc::new(Fence::default()),
-            heartbeat: Arc::default(),
-            progress: Arc::default(),
-            bucket: Arc::new(BucketState::default()),
-        };
+        let parts = store_parts(world, twin, cold);
         let opened = tokio::select! {
             _ = status.wait_for(|status| status.owned_term != term) => continue,
             opened = Store::open_owned(parts, tuning.store(), copy) => opened,
@@ -223,7 +272,8 @@ async fn serve_term(
     let (twin, copy) = (Arc::clone(twin), Rc::clone(copy));
     let mut status = copy.status();
     let term = status.borrow_and_update().owned_term;
-    let served = Served { twin, copy, reader: store.reader.clone(), gone: gone.clone() };
+    let flush = store.flush().expect("there is a bucket");
+    let served = Served { twin, copy, reader: store.reader.clone(), flush, gone: gone.clone() };
     world.served.borrow_mut().insert(name, Rc::new(served));
     tokio::select! {
         _ = status.wait_for(|status| status.owned_term.is_none() || status.owned_term != term) => {}

@@ -1,15 +1,18 @@
 //! A cluster becomes the store of one Zombi again, or gets another number of pods.
 
+use async_trait::async_trait;
+
 use super::{
     link::{self, MovingLink},
     record::{ClusterRecord, recorded},
     split::merge,
 };
-use crate::{chain::Found, s3::Objects};
+use crate::{chain::Found, manifest::NamedLog, s3::Objects, state::ColdState};
 use contracts::{
     clock::TimestampMs,
     crash,
     error::StorageError,
+    replica::LogMark,
     shards::{CLUSTER, Shard},
 };
 
@@ -20,6 +23,24 @@ pub struct Left {
     pub record: ClusterRecord,
     /// Partitions that the one store has.
     pub partitions: usize,
+}
+
+/// The logs of a cluster's shards, where they have any. Knowing them is not this crate's.
+#[async_trait]
+pub trait ClusterLogs: Send + Sync {
+    /// Closes all of them for good, so that nobody can enter or own anything any more, once it is known that
+    /// S3 has all that they say. `named` is what the manifests of each shard say of its log, by the shards'
+    /// numbers. What is closed stays so.
+    ///
+    /// # Errors
+    /// `Refused` if S3 may lack something, or a pod is at work; `Corrupt` if a log is damaged.
+    async fn close(&self, record: &ClusterRecord, named: Vec<Option<LogMark>>) -> Result<(), StorageError>;
+
+    /// Deletes all of them.
+    ///
+    /// # Errors
+    /// `Refused` if they cannot be reached: do it again.
+    async fn delete(&self, record: &ClusterRecord) -> Result<(), StorageError>;
 }
 
 /// The chains of all shards, each with its objects.
@@ -54,26 +75,67 @@ fn unfinished() -> StorageError {
     )
 }
 
-/// Takes the cluster apart: its shards become the store of one Zombi.
+/// Makes sure that S3 has all that any pod has acknowledged, and that none acknowledges more. The chains
+/// then.
+async fn stopped_chains(
+    objects: &Objects,
+    record: &ClusterRecord,
+    logs: &dyn ClusterLogs,
+) -> Result<Vec<(Objects, Found)>, StorageError> {
+    let chains = all_chains(objects, record).await?;
+    if record.copies == 1 {
+        for (own, found) in &chains {
+            link::check_stopped(own, found)?;
+        }
+        return Ok(chains);
+    }
+    let named = |(_, found): &(Objects, Found)| found.state.log.as_ref().map(NamedLog::mark);
+    logs.close(record, chains.iter().map(named).collect()).await?;
+    // Once more: who was an owner until then may have published what the log has said.
+    all_chains(objects, record).await
+}
+
+/// A state of which it is known that no offset was given that it does not have.
+fn without_reservations(mut state: ColdState) -> ColdState {
+    state.partitions.values_mut().for_each(|cold| cold.reserved_upto = cold.end);
+    state
+}
+
+/// The last steps, once the one chain has it all.
+async fn end(
+    objects: &Objects,
+    logs: &dyn ClusterLogs,
+    (record, partitions): (ClusterRecord, usize),
+) -> Result<Left, StorageError> {
+    if record.copies > 1 {
+        logs.delete(&record).await?;
+    }
+    objects.delete(CLUSTER).await?;
+    Ok(Left { record, partitions })
+}
+
+/// Takes the cluster apart: its shards become the store of one Zombi. Where shards have logs, it does not
+/// matter what pods have reserved: the logs tell what they have given.
 ///
 /// # Errors
-/// `Refused` if there is no cluster or a pod was not stopped cleanly; `Fenced` if somebody wrote meanwhile;
-/// `Unavailable` or `Denied`: run it again.
-pub async fn leave(objects: &Objects, now_ms: TimestampMs) -> Result<Left, StorageError> {
+/// `Refused` if there is no cluster, a pod was not stopped cleanly, or S3 lacks something; `Fenced` if
+/// somebody wrote meanwhile; `Unavailable` or `Denied`: run it again.
+pub async fn leave(
+    objects: &Objects,
+    logs: &dyn ClusterLogs,
+    now_ms: TimestampMs,
+) -> Result<Left, StorageError> {
     let record = record_of(objects).await?;
     let old = link::if_any(objects).await?;
-    let chains = all_chains(objects, &record).await?;
     if old.last.is_some() && !is_moved(&old) {
         // Either this was cut off after the old chain had it all, or an adoption was before it had moved.
+        let chains = all_chains(objects, &record).await?;
         if !chains.iter().all(|(_, found)| is_moved(found)) {
             return Err(unfinished());
         }
-        objects.delete(CLUSTER).await?;
-        return Ok(Left { record, partitions: old.state.partitions.len() });
+        return end(objects, logs, (record, old.state.partitions.len())).await;
     }
-    for (own, found) in &chains {
-        link::check_stopped(own, found)?;
-    }
+    let chains = stopped_chains(objects, &record, logs).await?;
     let epoch = 1 + link::last_epoch(chains.iter().map(|(_, found)| found).chain([&old]));
     let mut parts = Vec::new();
     for (own, found) in chains {
@@ -82,14 +144,13 @@ pub async fn leave(objects: &Objects, now_ms: TimestampMs) -> Result<Left, Stora
             link::put(&own, moving).await?;
             crash::point("leave-shard-put");
         }
-        parts.push(found.state);
+        parts.push(without_reservations(found.state));
     }
     let whole = merge(parts, record.shards, old.state.openings.clone())?;
     let moving = MovingLink { chain: &old, epoch: epoch + 1, moved: false, state: &whole, now_ms };
     link::put(objects, moving).await?;
     crash::point("leave-chain-put");
-    objects.delete(CLUSTER).await?;
-    Ok(Left { record, partitions: whole.partitions.len() })
+    end(objects, logs, (record, whole.partitions.len())).await
 }
 
 /// Gives the cluster another number of pods. Shards that another pod has from then on are recovered there

@@ -8,6 +8,8 @@
 //! | leave | the link `moved` into each shard's chain; a checkpoint into the old chain; `cluster.json` goes |
 //! | resize | a checkpoint into the chain of each shard that another pod will have; `cluster.json` anew |
 //!
+//! Where shards have logs, leaving closes these before all that, and deletes them before `cluster.json` goes.
+//!
 //! Pods refuse to start until the old chain has moved, and the one Zombi refuses to start from then on, so
 //! that no two of them ever write. A writer that is at work all the same finds one of these links under the
 //! number that it wants next: it has been overtaken. Whatever was cut off is done by the same command again:
@@ -24,7 +26,7 @@ mod tests;
 
 pub use self::{
     adopt::{Adopted, adopt},
-    leave::{Left, leave, resize},
+    leave::{ClusterLogs, Left, leave, resize},
     place::ShardPlace,
     record::{ClusterRecord, ClusterShape, join, recorded, settled},
 };

@@ -94,6 +94,7 @@ struct Versioned {
 
 #[cfg(test)]
 mod tests {
+    use contracts::replica::EndedLog;
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -174,12 +175,18 @@ mod tests {
     fn what_is_said_of_a_log_has_names_that_stay() {
         let (stream, nonce) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let owner = Some("zombi-1".to_owned());
-        let log = NamedLog { seq: 7, crc: 8, stream, term: 3, nonce, owner, upto: 9 };
+        let ended = Vec::new();
+        let log = NamedLog { seq: 7, crc: 8, stream, generation: 0, ended, term: 3, nonce, owner, upto: 9 };
         let said = serde_json::to_value(&log).unwrap();
         let expected = serde_json::json!({
             "seq": 7, "crc": 8, "stream": stream, "term": 3, "nonce": nonce, "owner": "zombi-1", "upto": 9
         });
         assert_eq!(said, expected);
+        let ended = vec![EndedLog { generation: 1, seq: 5, crc: 6 }];
+        let log = NamedLog { generation: 2, ended, ..log };
+        let said = serde_json::to_value(&log).unwrap();
+        assert_eq!(said["generation"], 2);
+        assert_eq!(said["ended"], serde_json::json!([{"generation": 1, "seq": 5, "crc": 6}]));
         let changes = Changes { log: Some(log), ..Changes::default() };
         let named = Manifest { changes, ..manifest() };
         assert_eq!(decode(7, &encode(&named)).unwrap(), named);

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use contracts::{
     catalog::{Chosen, TableSettings, TableStatus},
     name::{Partition, PartitionNumber, TableName},
-    replica::LogMark,
+    replica::{EndedLog, LogMark},
     sequence::{Offset, OffsetRange},
 };
 
@@ -182,6 +182,12 @@ pub struct NamedLog {
     pub crc: u32,
     /// The cluster that the log belongs to.
     pub stream: Uuid,
+    /// How often the log was lost and begun anew before; left out if never.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub generation: u32,
+    /// Where the logs before it ended; left out if there was none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<EndedLog>,
     /// The term that is in force at that entry.
     pub term: u64,
     /// What its owner drew for it.
@@ -193,10 +199,16 @@ pub struct NamedLog {
     pub upto: u64,
 }
 
+/// Whether a log was never begun anew.
+fn is_first(generation: &u32) -> bool {
+    *generation == 0
+}
+
 impl From<LogMark> for NamedLog {
     fn from(mark: LogMark) -> Self {
-        let LogMark { cluster: stream, applied: seq, crc, term, nonce, owner, known_upto: upto, .. } = mark;
-        Self { seq, crc, stream, term, nonce, owner, upto }
+        let LogMark { cluster: stream, generation, applied: seq, crc, .. } = mark;
+        let LogMark { term, nonce, owner, known_upto: upto, ended, .. } = mark;
+        Self { seq, crc, stream, generation, ended, term, nonce, owner, upto }
     }
 }
 
@@ -204,6 +216,8 @@ impl NamedLog {
     /// As the mark of a volume that holds what the chain holds.
     pub fn mark(&self) -> LogMark {
         LogMark {
+            generation: self.generation,
+            ended: self.ended.clone(),
             applied: self.seq,
             crc: self.crc,
             term: self.term,

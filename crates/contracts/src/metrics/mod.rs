@@ -15,28 +15,32 @@ use parking_lot::Mutex;
 
 use metrics::{Counter, Histogram, counter, describe_gauge, gauge, histogram};
 
-use self::names::{
-    APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPENDED, AUTH_ENABLED, AUTH_KEYS,
-    AUTH_LOADED_AT, AUTH_RELOAD_FAILURES, BUDGET_WAITING, BUILD_INFO, COLD_ENABLED, COMMITTED,
-    COMPACTED_BYTES, COMPACTED_SEGMENTS, CONNECTIONS, CONSUMER_LAG, COUNTERS, DISK, DISK_FREE, DUPLICATES,
-    EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS,
-    GROUPS_EXPIRED, HOT_MAX, LAGS, LAST_MANIFEST, LOG_DROPPED, MEMORY_MAX, READ, READY, RECOVERIES, REFUSED,
-    REJECTED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, UPKEEP_FAILURES,
-};
 pub use self::{
     http::HttpCounts,
     names::{BUCKETS, MetricPattern},
     parts::{GaugePart, SummedGauge},
     pods::{
         TakeoverReason, confirmed, forwarded, joined_cluster, joined_logs, log_appended, log_applied,
-        log_attempted, log_damaged, log_held, log_settled, shard_owned, taken_over,
+        log_attempted, log_damaged, log_held, log_servers, log_settled, overtaken, shard_owned, taken_over,
     },
     store::{StoreGauges, store},
+};
+use self::{
+    names::{
+        APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPENDED, AUTH_ENABLED, AUTH_KEYS,
+        AUTH_LOADED_AT, AUTH_RELOAD_FAILURES, BUDGET_WAITING, BUILD_INFO, COLD_ENABLED, COMMITTED,
+        COMPACTED_BYTES, COMPACTED_SEGMENTS, CONNECTIONS, CONSUMER_LAG, COUNTERS, DISK, DISK_FREE,
+        DUPLICATES, EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES, FLUSHED_EVENTS,
+        FLUSHED_SEGMENTS, GROUPS_EXPIRED, LAGS, LAST_MANIFEST, LOG_DROPPED, MEMORY_MAX, READ, READY,
+        RECOVERIES, REFUSED, REJECTED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, UPKEEP_FAILURES,
+    },
+    parts::LastTime,
 };
 use crate::{
     clock::{Clock, SystemClock},
     gauge::Gauge,
     name::{GroupName, TableName},
+    shards::Shard,
 };
 
 /// Why requests are turned away with 503: `reason` of `zombi_refused_total`.
@@ -221,19 +225,32 @@ pub fn segment_written(took: Duration) {
     histogram!(FLUSH_SECONDS).record(took);
 }
 
-/// Shows when a manifest was published.
+/// Shows that a manifest was published now.
 pub fn manifest_published(now_ms: i64) {
-    gauge!(FLUSHED_AT).set(now_ms as f64 / 1000.0);
+    LAST_FLUSH.now(now_ms, |ms| gauge!(FLUSHED_AT).set(ms as f64 / 1000.0));
 }
 
-/// Shows which manifest is the last.
-pub fn last_manifest(number: u64) {
-    gauge!(LAST_MANIFEST).set(number as f64);
+/// Shows when the last manifest of a chain was published that this process has just taken over, unless
+/// another of its chains has a later one.
+pub fn manifest_found(written_ms: i64) {
+    LAST_FLUSH.before(written_ms, |ms| gauge!(FLUSHED_AT).set(ms as f64 / 1000.0));
+}
+
+/// The last manifest of all chains that this process writes.
+static LAST_FLUSH: LastTime = LastTime::never();
+
+/// Shows which manifest is the last: of the one store, or of a shard.
+pub fn last_manifest(shard: Option<Shard>, number: u64) {
+    let gauge = match shard {
+        None => gauge!(LAST_MANIFEST),
+        Some(shard) => gauge!(LAST_MANIFEST, "shard" => shard.name()),
+    };
+    gauge.set(number as f64);
 }
 
 /// Shows the engine's own gauges, under the names that they bring.
 pub fn engine(gauges: &[Gauge]) {
-    for Gauge { name, help, value } in gauges {
+    for Gauge { name, help, value, .. } in gauges {
         describe_gauge!(*name, *help);
         gauge!(*name).set(*value as f64);
     }
@@ -279,8 +296,6 @@ pub fn refused(reason: &'static str) {
 pub struct Bounds {
     /// Whether a bucket is configured.
     pub has_bucket: bool,
-    /// Stored bytes of events in hot beyond which writes are refused.
-    pub hot_max_bytes: u64,
     /// Bytes of memory that the system grants, if that is known.
     pub memory_max_bytes: Option<u64>,
 }
@@ -288,7 +303,6 @@ pub struct Bounds {
 /// Shows what the process may take.
 pub fn bounds(bounds: Bounds) {
     gauge!(COLD_ENABLED).set(f64::from(u8::from(bounds.has_bucket)));
-    gauge!(HOT_MAX).set(bounds.hot_max_bytes as f64);
     if let Some(bytes) = bounds.memory_max_bytes {
         gauge!(MEMORY_MAX).set(bytes as f64);
     }

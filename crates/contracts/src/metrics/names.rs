@@ -70,8 +70,13 @@ pub(super) const LOG_APPLIED: &str = "zombi_log_applied";
 pub(super) const LOG_LAG: &str = "zombi_log_lag_entries";
 pub(super) const LOG_BYTES: &str = "zombi_log_bytes";
 pub(super) const LOG_DAMAGE: &str = "zombi_log_damage_total";
+pub(super) const LOG_MAX: &str = "zombi_log_max_bytes";
+pub(super) const SHARD_COPIES: &str = "zombi_shard_copies";
+pub(super) const LOG_SERVERS_UNMET: &str = "zombi_log_servers_unmet";
+pub(super) const LOG_STREAMS_DAMAGED: &str = "zombi_log_streams_damaged";
 pub(super) const CONFIRM_SECONDS: &str = "zombi_confirm_seconds";
 pub(super) const TAKEOVERS: &str = "zombi_takeovers_total";
+pub(super) const OVERTAKEN: &str = "zombi_overtaken_total";
 pub(super) const FORWARDED: &str = "zombi_forwarded_requests_total";
 pub(super) const FORWARD_SECONDS: &str = "zombi_forward_seconds";
 
@@ -100,7 +105,7 @@ pub(super) const COUNTERS: [(&str, &str); 17] = [
 ];
 
 /// Counters with labels, and those that only pods of a cluster have.
-const LABELLED_COUNTERS: [(&str, &str); 9] = [
+const LABELLED_COUNTERS: [(&str, &str); 10] = [
     (REJECTED, "Bad lines of streams that were left out, as on_error=skip asks for, by table."),
     (HTTP_REQUESTS, "HTTP requests by route, method and status."),
     (S3_REQUESTS, "S3 requests by operation and outcome."),
@@ -113,14 +118,15 @@ const LABELLED_COUNTERS: [(&str, &str); 9] = [
         "Copies of shards that have stopped for good: an entry is damaged, missing or does not fit.",
     ),
     (TAKEOVERS, "Shards that this pod has taken over, by reason: the owner was silent, or has yielded."),
+    (OVERTAKEN, "Shards that this pod owned until it found that another had taken them over."),
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 35] = [
+const GAUGES: [(&str, &str); 39] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
-    (LAST_MANIFEST, "The number of the last manifest, once the bucket is open."),
+    (LAST_MANIFEST, "The number of the last manifest, once the bucket is open; in a cluster by shard."),
     (UNFLUSHED_AGE, "How long the oldest event that is in RocksDB alone has waited."),
     (LOST_OFFSETS, "Offsets that are declared lost with a volume."),
     (TABLES, "Tables."),
@@ -143,7 +149,11 @@ const GAUGES: [(&str, &str); 35] = [
     (ERASURE_OLDEST, "How long ago the oldest of them was asked for; 0 if there is none."),
     (DISK_FREE, "Bytes of the volume that are free for Zombi."),
     (DISK, "Bytes of the volume."),
-    (HOT_MAX, "Stored bytes of events in RocksDB beyond which writes are refused: hot.max_bytes."),
+    (
+        HOT_MAX,
+        "Stored bytes of events in RocksDB beyond which writes are refused: hot.max_bytes, or the parts of \
+         it that the shards have which this pod owns.",
+    ),
     (
         MEMORY_MAX,
         "Bytes of memory that Zombi may take: its control group's limit, else the machine's memory.",
@@ -155,6 +165,13 @@ const GAUGES: [(&str, &str); 35] = [
     (LOG_APPLIED, "The last entry of the shard's log that this pod's copy has applied."),
     (LOG_LAG, "Entries of the shard's log that this pod's copy has not applied."),
     (LOG_BYTES, "Bytes that the shard's log holds."),
+    (LOG_MAX, "Bytes that the log of a shard may hold: cluster.log.max_bytes."),
+    (SHARD_COPIES, "Copies that each shard is to have: cluster.copies."),
+    (LOG_SERVERS_UNMET, "What must be otherwise with the servers that keep logs, when they were last asked."),
+    (
+        LOG_STREAMS_DAMAGED,
+        "Streams of logs, by server, that miss messages, when the servers were last asked.",
+    ),
     (AUTH_ENABLED, "1 if callers are asked who they are: auth.mode."),
     (AUTH_KEYS, "Keys of the issuer that can verify a token; only where an issuer is configured."),
     (

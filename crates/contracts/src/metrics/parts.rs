@@ -1,8 +1,10 @@
-//! Gauges that show the sum over the open stores of the process: one, or the shards of a pod.
+//! Gauges that all open stores of the process have a part in: one, or the shards of a pod. Of most the sum is
+//! shown, of a time the last.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use metrics::{Gauge, gauge};
+use parking_lot::Mutex;
 
 use super::names::{APPEND_QUEUE, UPKEEP_DUE};
 
@@ -58,6 +60,32 @@ impl Drop for GaugePart {
     }
 }
 
+/// When something happened last in any of the stores, in milliseconds since 1970.
+pub(super) struct LastTime(Mutex<i64>);
+
+impl LastTime {
+    /// Not yet.
+    pub(super) const fn never() -> Self {
+        Self(Mutex::new(i64::MIN))
+    }
+
+    /// It happens now, whatever the clock said before.
+    pub(super) fn now(&self, ms: i64, show: impl FnOnce(i64)) {
+        let mut last = self.0.lock();
+        *last = ms;
+        show(ms);
+    }
+
+    /// It has happened then, as one of the stores has found out.
+    pub(super) fn before(&self, ms: i64, show: impl FnOnce(i64)) {
+        let mut last = self.0.lock();
+        if ms > *last {
+            *last = ms;
+            show(ms);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -77,5 +105,20 @@ mod tests {
         }
         drop(one);
         assert_eq!(sum(), 1);
+    }
+
+    #[test]
+    fn what_a_store_finds_hides_no_later_time_of_another() {
+        let last = LastTime::never();
+        let mut shown = Vec::new();
+        for found in [5, 9, 7] {
+            last.before(found, |ms| shown.push(ms));
+        }
+        // The clock was set back.
+        last.now(6, |ms| shown.push(ms));
+        for found in [6, 3, 8] {
+            last.before(found, |ms| shown.push(ms));
+        }
+        assert_eq!(shown, [5, 9, 6, 8]);
     }
 }

@@ -6,7 +6,8 @@ use metrics::{counter, gauge, histogram};
 
 use super::names::{
     CONFIRM_SECONDS, FORWARD_SECONDS, FORWARDED, LOG_APPEND_SECONDS, LOG_APPLIED, LOG_ATTEMPTS, LOG_BYTES,
-    LOG_DAMAGE, LOG_LAG, LOG_SETTLED, SHARD_OWNED, SHARD_TERM, TAKEOVERS,
+    LOG_DAMAGE, LOG_LAG, LOG_MAX, LOG_SERVERS_UNMET, LOG_SETTLED, LOG_STREAMS_DAMAGED, OVERTAKEN,
+    SHARD_COPIES, SHARD_OWNED, SHARD_TERM, TAKEOVERS,
 };
 
 /// What becomes of a request that is passed on to another pod: answered, refused as another pod's, never sent
@@ -20,9 +21,13 @@ pub fn joined_cluster() {
     }
 }
 
-/// Shows the counters of logs from their start, where shards have logs.
-pub fn joined_logs() {
-    for name in [LOG_ATTEMPTS, LOG_SETTLED, LOG_DAMAGE] {
+/// Shows what is known of logs from their start, where shards have logs: how many copies each shard is to
+/// have, how many bytes its log may hold, and that nothing was counted yet.
+pub fn joined_logs(copies: u32, max_bytes: u64) {
+    gauge!(SHARD_COPIES).set(f64::from(copies));
+    gauge!(LOG_MAX).set(max_bytes as f64);
+    log_servers(0, 0);
+    for name in [LOG_ATTEMPTS, LOG_SETTLED, LOG_DAMAGE, OVERTAKEN] {
         counter!(name).increment(0);
     }
     for reason in [TakeoverReason::Silence, TakeoverReason::Yield] {
@@ -51,6 +56,11 @@ impl TakeoverReason {
 /// Counts a shard that was taken over.
 pub fn taken_over(reason: TakeoverReason) {
     counter!(TAKEOVERS, "reason" => reason.name()).increment(1);
+}
+
+/// Counts a shard that another copy has taken over while this one owned it.
+pub fn overtaken() {
+    counter!(OVERTAKEN).increment(1);
 }
 
 /// Counts an entry that is sent to a log; once more for each time that it is repeated.
@@ -90,6 +100,13 @@ pub fn log_held(shard: u32, bytes: u64, lag: u64) {
     let shard = format!("{shard:03}");
     gauge!(LOG_BYTES, "shard" => shard.clone()).set(bytes as f64);
     gauge!(LOG_LAG, "shard" => shard).set(lag as f64);
+}
+
+/// Shows what the servers that keep logs say of themselves: how much must be otherwise, and how many of their
+/// streams miss messages.
+pub fn log_servers(unmet: usize, damaged: usize) {
+    gauge!(LOG_SERVERS_UNMET).set(unmet as f64);
+    gauge!(LOG_STREAMS_DAMAGED).set(damaged as f64);
 }
 
 /// Shows whether this pod owns a shard.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use metrics::gauge;
 
 use super::names::{
-    ERASURE_OLDEST, ERASURES_PENDING, GROUPS, HOT_BYTES, KEY_WINDOW, KEY_WINDOW_SETTING, KEYS, LOST_OFFSETS,
-    PARTITIONS, TABLES, UNFLUSHED_AGE, UNFLUSHED_BYTES, UNFLUSHED_EVENTS,
+    ERASURE_OLDEST, ERASURES_PENDING, GROUPS, HOT_BYTES, HOT_MAX, KEY_WINDOW, KEY_WINDOW_SETTING, KEYS,
+    LOST_OFFSETS, PARTITIONS, TABLES, UNFLUSHED_AGE, UNFLUSHED_BYTES, UNFLUSHED_EVENTS,
 };
 use crate::{erasure::PendingErasures, idempotency::KeyWindow};
 
@@ -17,6 +17,8 @@ pub struct StoreGauges {
     pub tables: u64,
     /// Stored bytes of the events in hot.
     pub bytes: u64,
+    /// Stored bytes of events in hot beyond which writes are refused.
+    pub max_bytes: u64,
     /// Stored bytes of the events that only hot has.
     pub unflushed_bytes: u64,
     /// How many events only hot has.
@@ -41,6 +43,7 @@ pub struct StoreGauges {
 pub fn store(store: StoreGauges) {
     gauge!(TABLES).set(store.tables as f64);
     gauge!(HOT_BYTES).set(store.bytes as f64);
+    gauge!(HOT_MAX).set(store.max_bytes as f64);
     gauge!(UNFLUSHED_BYTES).set(store.unflushed_bytes as f64);
     gauge!(UNFLUSHED_EVENTS).set(store.unflushed_events as f64);
     gauge!(UNFLUSHED_AGE).set(store.unflushed_for.as_secs_f64());

@@ -48,7 +48,7 @@ impl Batch<'_> {
         let changes = changes.map_err(|error| StorageError::corrupt("an entry of the log", error))?;
         for change in changes.into_iter().flat_map(|batch| batch.changes) {
             // A newer program's change is one that this program cannot make.
-            let what = change.what.ok_or_else(|| misfit("a change that this program does not know"))?;
+            let what = change.what.ok_or_else(unknown_change)?;
             self.apply_change(what)?;
         }
         self.now_ms = own_ms;
@@ -296,6 +296,14 @@ impl Batch<'_> {
         }
         Ok(())
     }
+}
+
+fn unknown_change() -> StorageError {
+    StorageError::Refused(
+        "an entry of the shard's log has a change that this program does not know: a newer program is at \
+         work. Nothing was changed. Start the newer program on this pod too"
+            .to_owned(),
+    )
 }
 
 fn misfit(what: impl Into<String>) -> StorageError {

@@ -300,6 +300,12 @@ async fn who_follows_takes_entries_only_and_none_that_does_not_fit() {
     let error = follower.apply_all(&log).await.unwrap_err();
     assert!(error.to_string().contains("does not fit"), "{error}");
     assert_eq!(follower.contents().await, before, "the events of an entry have one place");
+    // A change with a tag that nobody has given yet.
+    let unknown = Some(Bytes::from_static(&[0x0a, 3, 0x9a, 6, 0]));
+    let newer = AppliedEntry { changes: unknown, ..log.entries.lock()[0].clone() };
+    let error = follower.hot.apply(newer).await.unwrap_err();
+    assert!(matches!(&error, StorageError::Refused(why) if why.contains("a newer program")), "{error}");
+    assert_eq!(follower.contents().await, before);
     let entry = log.entries.lock()[0].clone();
     assert!(matches!(owner.hot.apply(entry).await, Err(StorageError::Demoted)), "it owns the shard");
     owner.close().await;

@@ -111,7 +111,13 @@ struct GotMessage {
 }
 
 #[derive(Deserialize)]
-struct Purged {}
+struct DoneAsAsked {}
+
+#[derive(Deserialize)]
+struct StreamNames {
+    /// Null if there is none.
+    streams: Option<Vec<String>>,
+}
 
 impl StreamApi {
     /// The message at a place; none if it is not there: not yet, or no more.
@@ -164,8 +170,31 @@ impl StreamApi {
     /// # Errors
     /// [`CallError`].
     pub(super) async fn purge_before(&self, seq: LogSeq) -> Result<(), CallError> {
-        let Purged {} = self.call("PURGE", &json!({ "seq": seq.0 }), PURGE_TIMEOUT).await?;
+        let DoneAsAsked {} = self.call("PURGE", &json!({ "seq": seq.0 }), PURGE_TIMEOUT).await?;
         Ok(())
+    }
+
+    /// Deletes the stream; whether there was one.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(super) async fn delete(&self) -> Result<bool, CallError> {
+        let deleted: Result<DoneAsAsked, CallError> = self.call("DELETE", &Value::Null, PURGE_TIMEOUT).await;
+        Ok(unless(NO_STREAM, deleted)?.is_some())
+    }
+
+    /// The generations of the log that there are streams of, in order.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(super) async fn generations(&self) -> Result<Vec<u32>, CallError> {
+        let wanted = json!({ "subject": self.name.subject_of_any() });
+        let StreamNames { streams } = self.request("NAMES".to_owned(), &wanted, ANSWER_TIMEOUT).await?;
+        let named = streams.unwrap_or_default();
+        let mut generations: Vec<u32> =
+            named.iter().filter_map(|stream| self.name.generation_of(stream)).collect();
+        generations.sort_unstable();
+        Ok(generations)
     }
 
     async fn look_up(&self, which: &Value) -> Result<Option<StoredMessage>, CallError> {
@@ -173,16 +202,25 @@ impl StreamApi {
         got.map(|Got { message }| decoded(message)).transpose()
     }
 
+    /// Asks something of the stream.
     async fn call<T: DeserializeOwned>(
         &self,
         verb: &str,
         body: &Value,
         within: Duration,
     ) -> Result<T, CallError> {
+        self.request(format!("{verb}.{}", self.name.stream()), body, within).await
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        what: String,
+        body: &Value,
+        within: Duration,
+    ) -> Result<T, CallError> {
         let payload = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-        let subject = format!("$JS.API.STREAM.{verb}.{}", self.name.stream());
         let asked = vec![Outgoing { payload, ..Outgoing::default() }];
-        let message = self.connection.ask(subject, asked, within).await?;
+        let message = self.connection.ask(format!("$JS.API.STREAM.{what}"), asked, within).await?;
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             return Err(CallError::Refused { code: 503, what: "nobody there has JetStream".to_owned() });
         }
@@ -245,6 +283,14 @@ mod tests {
         assert!(matches!(unless(NO_STREAM, get(refused)), Err(CallError::Refused { code: NO_MESSAGE, .. })));
         for strange in ["", "{}", r#"{"message":{"seq":1,"subject":"s","data":"?"}}"#] {
             assert!(matches!(get(strange), Err(CallError::Strange(_))), "{strange}");
+        }
+    }
+
+    #[test]
+    fn names_of_streams_may_be_none() {
+        for (answer, count) in [(r#"{"streams":["A","B"]}"#, 2), (r#"{"streams":null}"#, 0), ("{}", 0)] {
+            let names: StreamNames = parsed(answer.as_bytes()).unwrap();
+            assert_eq!(names.streams.unwrap_or_default().len(), count, "{answer}");
         }
     }
 

@@ -64,6 +64,24 @@ impl NatsLog {
         Ok(Self { api, max_bytes: log.max_bytes, counters: AppendCounters::default() })
     }
 
+    /// The generations of a log that there are, in order; that of `name` itself does not count.
+    ///
+    /// # Errors
+    /// [`OpenError::Unavailable`].
+    pub async fn generations(nats: &NatsSettings, name: StreamName) -> Result<Vec<u32>, OpenError> {
+        let api = StreamApi { connection: NatsConnection::new(nats.clone()), name };
+        Ok(api.generations().await?)
+    }
+
+    /// Deletes a log, for good; whether there was one.
+    ///
+    /// # Errors
+    /// [`OpenError::Unavailable`].
+    pub async fn delete(nats: &NatsSettings, name: StreamName) -> Result<bool, OpenError> {
+        let api = StreamApi { connection: NatsConnection::new(nats.clone()), name };
+        Ok(api.delete().await?)
+    }
+
     /// What it has needed until now.
     pub fn counts(&self) -> LogCounts {
         LogCounts {

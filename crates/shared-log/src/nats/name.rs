@@ -37,6 +37,18 @@ impl StreamName {
         };
         format!("zombi.{}.{:03}.{}.{kind}", self.cluster8(), self.shard, self.generation)
     }
+
+    /// The subjects of entries about ownership, of the log however often it was begun anew.
+    pub(super) fn subject_of_any(&self) -> String {
+        format!("zombi.{}.{:03}.*.term", self.cluster8(), self.shard)
+    }
+
+    /// The generation of the log that a stream is, if it is this shard's.
+    pub(super) fn generation_of(&self, stream: &str) -> Option<u32> {
+        let (_, generation) = stream.rsplit_once('_')?;
+        let generation = generation.parse().ok()?;
+        (Self { generation, ..*self }.stream() == stream).then_some(generation)
+    }
 }
 
 #[cfg(test)]
@@ -50,5 +62,17 @@ mod tests {
         assert_eq!(name.stream(), "ZOMBI_01234567_007_2");
         assert_eq!(name.subject(EntryKind::Data), "zombi.01234567.007.2.data");
         assert_eq!(name.subject(EntryKind::Term), "zombi.01234567.007.2.term");
+        assert_eq!(name.subject_of_any(), "zombi.01234567.007.*.term");
+        for (stream, generation) in [
+            ("ZOMBI_01234567_007_2", Some(2)),
+            ("ZOMBI_01234567_007_13", Some(13)),
+            ("ZOMBI_01234567_007_02", None),
+            ("ZOMBI_01234567_008_2", None),
+            ("ZOMBI_11234567_007_2", None),
+            ("ZOMBI_01234567_007_", None),
+            ("other", None),
+        ] {
+            assert_eq!(name.generation_of(stream), generation, "{stream}");
+        }
     }
 }

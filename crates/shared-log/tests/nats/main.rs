@@ -214,6 +214,28 @@ async fn a_stranger_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_begun_anew_is_found_and_the_one_before_can_go() {
+    let servers = NatsServers::start(3, true).await;
+    let (first, settings) = (NatsCase::new(&servers, 0, MAX_BYTES), servers.settings());
+    let other =
+        NatsCase { name: StreamName { shard: 8, ..first.name }, ..NatsCase::new(&servers, 5, MAX_BYTES) };
+    let second = StreamName { generation: 2, ..first.name };
+    assert_eq!(NatsLog::generations(&settings, first.name).await.unwrap(), [0; 0]);
+    drop(other.open().await);
+    let (log, anew) = (first.open().await, servers.open(second, MAX_BYTES).await);
+    assert_eq!(NatsLog::generations(&settings, first.name).await.unwrap(), [0, 2]);
+    let entry = || Bytes::from("entry");
+    assert_eq!(log.append(LogSeq(0), EntryKind::Data, entry()).await.unwrap(), LogSeq(1));
+    assert_eq!(anew.append(LogSeq(0), EntryKind::Data, entry()).await.unwrap(), LogSeq(1));
+    assert!(NatsLog::delete(&settings, first.name).await.unwrap());
+    assert!(!NatsLog::delete(&settings, first.name).await.unwrap(), "it is gone");
+    assert_eq!(NatsLog::generations(&settings, second).await.unwrap(), [2]);
+    assert_eq!(anew.size().await.unwrap().last, LogSeq(1), "the other one is untouched");
+    let late = log.append(LogSeq(1), EntryKind::Data, entry());
+    assert!(timeout(Duration::from_secs(3), late).await.is_err(), "an append to it goes nowhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn servers_say_whether_they_sync_always() {
     let servers = NatsServers::start(3, true).await;
     drop(NatsCase::new(&servers, 0, MAX_BYTES).open().await);

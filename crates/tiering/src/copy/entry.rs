@@ -6,17 +6,22 @@
 //! | 2, 3 | `term`, `nonce` | in which it was made, and what the term's owner drew for it |
 //! | 4, 5 | `prev`, `prev_crc` | the entry before it, and that one's CRC |
 //! | 6 | `now_ms` | the owner's clock |
-//! | 7 | `term_begins` | a term: who owns the shard in it, and which versions that pod reads |
+//! | 7 | `term_begins` | a term: who owns the shard, which versions that pod reads, where a lost log ended |
 //! | 8, 11 | `changes` | what a batch changes, in the engine's own form; as a zstd frame if it is long |
-//! | 9 | `tick` | the owner is alive |
+//! | 9 | `tick` | the owner is alive, and which pod it is |
 //! | 10 | `yield` | the owner gives up the shard |
+//! | 12 | `close` | nothing more is ever entered, as the cluster is left |
 //! | 15 | `crc` | fixed32 |
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
 use uuid::Uuid;
 
-use contracts::{clock::TimestampMs, replica::LogMark, shared_log::EntryKind};
+use contracts::{
+    clock::TimestampMs,
+    replica::{EndedLog, LogMark},
+    shared_log::{EntryKind, LogEntry, LogError},
+};
 
 /// The version of the layout that this program writes, and reads.
 pub(crate) const VERSION: u32 = 1;
@@ -49,20 +54,40 @@ pub(crate) struct Entry {
 /// What an entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EntryBody {
-    /// A term begins: this pod owns the shard, at this address.
-    Term { pod: String, address: String },
+    /// A term begins: this pod owns the shard, at this address. A log that was begun anew goes on `behind`
+    /// the one before it.
+    Term { pod: String, address: String, behind: Option<EndedLog> },
     /// What a batch changes.
     Changes(Bytes),
-    /// The owner is alive.
-    Tick,
+    /// The owner, which is this pod, is alive.
+    Tick { pod: String },
     /// The owner gives up the shard, to this pod.
     Yield { to: String },
+    /// Nobody owns the shard any more: the cluster becomes the store of one Zombi.
+    Close,
 }
 
 impl EntryBody {
     /// What it is about, as far as the log must know it.
     pub(crate) fn kind(&self) -> EntryKind {
         if matches!(self, Self::Changes(_)) { EntryKind::Data } else { EntryKind::Term }
+    }
+}
+
+/// Why bytes are no entry for this program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EntryError {
+    /// They are not what was stored.
+    #[error("{0}")]
+    Damaged(String),
+    /// A newer program's: this one would misread it, or what follows.
+    #[error("{0}: a newer program is at work, and this one cannot follow it")]
+    Newer(String),
+}
+
+impl EntryError {
+    fn damaged(why: impl ToString) -> Self {
+        Self::Damaged(why.to_string())
     }
 }
 
@@ -80,7 +105,7 @@ struct StoredEntry {
     prev_crc: u32,
     #[prost(int64, tag = "6")]
     now_ms: i64,
-    #[prost(oneof = "StoredBody", tags = "7, 8, 9, 10, 11")]
+    #[prost(oneof = "StoredBody", tags = "7, 8, 9, 10, 11, 12")]
     body: Option<StoredBody>,
 }
 
@@ -96,6 +121,8 @@ enum StoredBody {
     Yield(StoredYield),
     #[prost(bytes = "bytes", tag = "11")]
     ChangesZstd(Bytes),
+    #[prost(message, tag = "12")]
+    Close(StoredClose),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -107,16 +134,46 @@ struct StoredTerm {
     /// The versions of entries that the pod reads.
     #[prost(uint32, repeated, tag = "3")]
     formats: Vec<u32>,
+    #[prost(message, optional, tag = "4")]
+    behind: Option<StoredEnd>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct StoredEnd {
+    #[prost(uint32, tag = "1")]
+    generation: u32,
+    #[prost(uint64, tag = "2")]
+    seq: u64,
+    #[prost(fixed32, tag = "3")]
+    crc: u32,
+}
+
+impl From<EndedLog> for StoredEnd {
+    fn from(EndedLog { generation, seq, crc }: EndedLog) -> Self {
+        Self { generation, seq, crc }
+    }
+}
+
+impl From<StoredEnd> for EndedLog {
+    fn from(StoredEnd { generation, seq, crc }: StoredEnd) -> Self {
+        Self { generation, seq, crc }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct StoredTick {}
+struct StoredTick {
+    #[prost(string, tag = "1")]
+    pod: String,
+}
 
 #[derive(Clone, PartialEq, Message)]
 struct StoredYield {
     #[prost(string, tag = "1")]
     to: String,
 }
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct StoredClose {}
 
 impl Entry {
     /// The entry behind all that is applied at a mark, in the same term.
@@ -128,12 +185,14 @@ impl Entry {
     /// Its bytes, and the CRC at their end.
     pub(crate) fn encode(self) -> (Bytes, u32) {
         let body = match self.body {
-            EntryBody::Term { pod, address } => {
-                StoredBody::TermBegins(StoredTerm { pod, address, formats: vec![VERSION] })
+            EntryBody::Term { pod, address, behind } => {
+                let behind = behind.map(StoredEnd::from);
+                StoredBody::TermBegins(StoredTerm { pod, address, formats: vec![VERSION], behind })
             }
             EntryBody::Changes(changes) => compressed(changes),
-            EntryBody::Tick => StoredBody::Tick(StoredTick {}),
+            EntryBody::Tick { pod } => StoredBody::Tick(StoredTick { pod }),
             EntryBody::Yield { to } => StoredBody::Yield(StoredYield { to }),
+            EntryBody::Close => StoredBody::Close(StoredClose {}),
         };
         let stored = StoredEntry {
             version: VERSION,
@@ -154,35 +213,64 @@ impl Entry {
     /// Reads an entry, and its CRC.
     ///
     /// # Errors
-    /// What is wrong with the bytes: they are damaged, or a newer program's.
-    pub(crate) fn decode(bytes: &Bytes) -> Result<(Self, u32), String> {
+    /// [`EntryError`].
+    pub(crate) fn decode(bytes: &Bytes) -> Result<(Self, u32), EntryError> {
         let Some(length) = bytes.len().checked_sub(TRAILER) else {
-            return Err(format!("{} bytes are too few", bytes.len()));
+            return Err(EntryError::Damaged(format!("{} bytes are too few", bytes.len())));
         };
         let (covered, trailer) = bytes.split_at(length);
         let [tag, crc @ ..] = trailer else { unreachable!("the trailer has {TRAILER} bytes") };
         let actual = crc32c::crc32c(covered);
         if *tag != CRC_TAG || *crc != actual.to_le_bytes() {
-            return Err(format!("its checksum is {actual:08x}, and it ends with {trailer:02x?}"));
+            let why = format!("its checksum is {actual:08x}, and it ends with {trailer:02x?}");
+            return Err(EntryError::Damaged(why));
         }
-        let stored = StoredEntry::decode(bytes.slice(..length)).map_err(|error| error.to_string())?;
+        let stored = StoredEntry::decode(bytes.slice(..length)).map_err(EntryError::damaged)?;
         if stored.version != VERSION {
-            return Err(format!(
-                "it has version {}, and this program reads {VERSION}: a newer one wrote it",
-                stored.version
-            ));
+            let why = format!("it has version {}, and this program reads {VERSION}", stored.version);
+            return Err(EntryError::Newer(why));
         }
-        let body = match stored.body.ok_or("it says nothing that this program knows")? {
-            StoredBody::TermBegins(StoredTerm { pod, address, .. }) => EntryBody::Term { pod, address },
+        let unknown = || EntryError::Newer("it says nothing that this program knows".to_owned());
+        let body = match stored.body.ok_or_else(unknown)? {
+            StoredBody::TermBegins(StoredTerm { pod, address, formats, behind }) => {
+                check_formats(&pod, &formats)?;
+                EntryBody::Term { pod, address, behind: behind.map(EndedLog::from) }
+            }
             StoredBody::Changes(changes) => EntryBody::Changes(changes),
             StoredBody::ChangesZstd(frame) => EntryBody::Changes(decompressed(&frame)?),
-            StoredBody::Tick(StoredTick {}) => EntryBody::Tick,
+            StoredBody::Tick(StoredTick { pod }) => EntryBody::Tick { pod },
             StoredBody::Yield(StoredYield { to }) => EntryBody::Yield { to },
+            StoredBody::Close(StoredClose {}) => EntryBody::Close,
         };
-        let nonce = Uuid::from_slice(&stored.nonce).map_err(|error| error.to_string())?;
+        let nonce = Uuid::from_slice(&stored.nonce).map_err(EntryError::damaged)?;
         let StoredEntry { term, prev, prev_crc, now_ms, .. } = stored;
         Ok((Self { term, nonce, prev, prev_crc, now_ms, body }, actual))
     }
+}
+
+/// The pod that owned a shard when the last entry about ownership was made, for who has no copy of it; `None`
+/// if the owner had given it up, or the log is closed. It is a hint: the entry may be void, and the owner
+/// gone since.
+///
+/// # Errors
+/// `Damaged` if the entry cannot be read.
+pub fn owner_by(entry: &LogEntry) -> Result<Option<String>, LogError> {
+    let damaged = |why: EntryError| LogError::Damaged { seq: entry.seq, what: why.to_string() };
+    let (read, _) = Entry::decode(&entry.bytes).map_err(damaged)?;
+    Ok(match read.body {
+        EntryBody::Term { pod, .. } | EntryBody::Tick { pod } => Some(pod),
+        EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Close => None,
+    })
+}
+
+/// Makes sure that the owner of a term reads what this program would enter if it owned the shard after it.
+fn check_formats(pod: &str, formats: &[u32]) -> Result<(), EntryError> {
+    if formats.contains(&VERSION) {
+        return Ok(());
+    }
+    Err(EntryError::Newer(format!(
+        "{pod} owns the shard and reads entries of versions {formats:?}, and this program writes {VERSION}"
+    )))
 }
 
 /// Changes as they are stored: as they are if they are short, or become no shorter.
@@ -197,27 +285,33 @@ fn compressed(changes: Bytes) -> StoredBody {
 }
 
 /// Changes out of a frame, never more than [`MAX_CHANGES`] of them, whatever the frame says.
-fn decompressed(frame: &[u8]) -> Result<Bytes, String> {
+fn decompressed(frame: &[u8]) -> Result<Bytes, EntryError> {
     let said = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten();
     let size = said.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= MAX_CHANGES);
-    let size = size.ok_or("its changes have no length, or are too long")?;
-    zstd::bulk::decompress(frame, size).map(Bytes::from).map_err(|error| error.to_string())
+    let size = size.ok_or_else(|| EntryError::damaged("its changes have no length, or are too long"))?;
+    zstd::bulk::decompress(frame, size).map(Bytes::from).map_err(EntryError::damaged)
 }
 
 #[cfg(test)]
 mod tests {
+    use contracts::shared_log::LogSeq;
     use proptest::prelude::*;
 
     use super::*;
 
+    fn ends() -> impl Strategy<Value = EndedLog> {
+        any::<(u32, u64, u32)>().prop_map(|(generation, seq, crc)| EndedLog { generation, seq, crc })
+    }
+
     fn bodies() -> impl Strategy<Value = EntryBody> {
         prop_oneof![
-            ("[a-z0-9-]{1,20}", "[a-z0-9.:-]{0,40}")
-                .prop_map(|(pod, address)| EntryBody::Term { pod, address }),
+            ("[a-z0-9-]{1,20}", "[a-z0-9.:-]{0,40}", prop::option::of(ends()))
+                .prop_map(|(pod, address, behind)| EntryBody::Term { pod, address, behind }),
             prop::collection::vec(any::<u8>(), 0..3000).prop_map(|bytes| EntryBody::Changes(bytes.into())),
             (0usize..100_000).prop_map(|length| EntryBody::Changes(vec![7u8; length].into())),
-            Just(EntryBody::Tick),
+            "[a-z0-9-]{0,20}".prop_map(|pod| EntryBody::Tick { pod }),
             "[a-z0-9-]{1,20}".prop_map(|to| EntryBody::Yield { to }),
+            Just(EntryBody::Close),
         ]
     }
 
@@ -253,7 +347,8 @@ mod tests {
 
     fn tick() -> Entry {
         let nonce = Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
-        Entry { term: 3, nonce, prev: 7, prev_crc: 0xdead_beef, now_ms: 1000, body: EntryBody::Tick }
+        let body = EntryBody::Tick { pod: String::new() };
+        Entry { term: 3, nonce, prev: 7, prev_crc: 0xdead_beef, now_ms: 1000, body }
     }
 
     #[test]
@@ -263,17 +358,74 @@ mod tests {
             hex(tick()),
             "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8074a007d297e05cd"
         );
-        let body = EntryBody::Term { pod: "zombi-1".to_owned(), address: "10.0.0.1:8080".to_owned() };
+        let (pod, address) = ("zombi-1".to_owned(), "10.0.0.1:8080".to_owned());
+        let body = EntryBody::Term { pod, address, behind: None };
         assert_eq!(
             hex(Entry { body, ..tick() }),
             "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8073a1b0a077a6f6d62692d31120d\
              31302e302e302e313a383038301a01017d75d16dc9"
+        );
+        let behind = Some(EndedLog { generation: 1, seq: 7, crc: 8 });
+        let body = EntryBody::Term { pod: "zombi-1".to_owned(), address: String::new(), behind };
+        assert_eq!(
+            hex(Entry { body, ..tick() }),
+            "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8073a170a077a6f6d62692d311a01\
+             012209080110071d080000007dbc199180"
         );
         let body = EntryBody::Changes(Bytes::from_static(b"abc"));
         assert_eq!(
             hex(Entry { body, ..tick() }),
             "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e80742036162637d6cb82993"
         );
+    }
+
+    #[test]
+    fn the_last_word_about_ownership_names_the_owner() {
+        let owner = |body| {
+            let bytes = Entry { body, ..tick() }.encode().0;
+            owner_by(&LogEntry { seq: LogSeq(8), bytes }).unwrap()
+        };
+        let pod = || "zombi-1".to_owned();
+        assert_eq!(owner(EntryBody::Tick { pod: pod() }), Some(pod()));
+        assert_eq!(owner(EntryBody::Term { pod: pod(), address: String::new(), behind: None }), Some(pod()));
+        assert_eq!(owner(EntryBody::Yield { to: pod() }), None);
+        assert_eq!(owner(EntryBody::Close), None);
+        let damaged = LogEntry { seq: LogSeq(8), bytes: Bytes::from_static(b"x") };
+        assert!(matches!(owner_by(&damaged), Err(LogError::Damaged { .. })));
+    }
+
+    /// A stored entry with its checksum, whatever it says.
+    fn stored(version: u32, body: Option<StoredBody>) -> Bytes {
+        let nonce = Bytes::copy_from_slice(tick().nonce.as_bytes());
+        let entry = StoredEntry { version, nonce, body, ..StoredEntry::default() };
+        let mut bytes = entry.encode_to_vec();
+        let crc = crc32c::crc32c(&bytes);
+        bytes.push(CRC_TAG);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes.into()
+    }
+
+    #[test]
+    fn what_a_newer_program_enters_is_refused_by_name_and_not_taken_for_damage() {
+        let term = |formats| {
+            let (pod, address) = ("zombi-1".to_owned(), String::new());
+            Some(StoredBody::TermBegins(StoredTerm { pod, address, formats, behind: None }))
+        };
+        assert!(Entry::decode(&stored(VERSION, term(vec![VERSION, VERSION + 1]))).is_ok());
+        for (bytes, said) in [
+            (stored(VERSION + 1, term(vec![VERSION])), "version 2, and this program reads 1"),
+            (
+                stored(VERSION, term(vec![VERSION + 1])),
+                "zombi-1 owns the shard and reads entries of versions [2]",
+            ),
+            (stored(VERSION, None), "nothing that this program knows"),
+        ] {
+            match Entry::decode(&bytes) {
+                Err(error @ EntryError::Newer(_)) => assert!(error.to_string().contains(said), "{error}"),
+                read => panic!("{read:?}"),
+            }
+        }
+        assert!(matches!(Entry::decode(&Bytes::from_static(b"zombi")), Err(EntryError::Damaged(_))));
     }
 
     #[test]

@@ -10,7 +10,13 @@ use uuid::Uuid;
 
 use super::{CopyParts, CopyRunner};
 use crate::cover::LogCover;
-use contracts::{engine::Engine, error::StorageError, metrics, replica::LogMark, shared_log::LogSeq};
+use contracts::{
+    engine::Engine,
+    error::StorageError,
+    metrics,
+    replica::LogMark,
+    shared_log::{LogSeq, LogSize},
+};
 
 /// Whose copy of which shard it is.
 #[derive(Debug, Clone)]
@@ -31,13 +37,11 @@ pub struct CopyNames {
 #[derive(Debug, Clone)]
 pub struct CopyStatus {
     /// Where the log stands, as far as it is applied here; which term is in force there, and who owns the
-    /// shard in it.
+    /// shard in it. Of an owner as it ticked last: another copy that has applied as much is within a tick of
+    /// the end.
     pub mark: LogMark,
     /// The term in which this copy owns the shard, if it does.
     pub owned_term: Option<u64>,
-    /// Where the log stood when it ticked last, if this copy owns the shard: another that has applied as much
-    /// is within a tick of the end.
-    pub ticked_at: LogSeq,
     /// Whether it has reached the end of the log once since it began.
     pub has_caught_up: bool,
 }
@@ -55,10 +59,9 @@ pub struct ShardCopy {
 impl ShardCopy {
     /// A copy, and what runs it.
     pub fn new(parts: CopyParts) -> (Self, CopyRunner) {
-        let mark = LogMark::beginning(parts.names.cluster);
-        let (ticked_at, has_caught_up) = (LogSeq::default(), false);
-        let (shown, status) =
-            watch::channel(CopyStatus { mark: mark.clone(), owned_term: None, ticked_at, has_caught_up });
+        let mark = LogMark { generation: parts.generation, ..LogMark::beginning(parts.names.cluster) };
+        let status = CopyStatus { mark: mark.clone(), owned_term: None, has_caught_up: false };
+        let (shown, status) = watch::channel(status);
         let (orders, received) = mpsc::channel(1);
         let cover = LogCover::new(parts.log_keep_bytes);
         let copy = Self {
@@ -122,9 +125,14 @@ impl ShardCopy {
     /// is within a tick of the end. Whoever asks pods for [`CopyStatus::mark`] calls this, about once a
     /// minute. Returns whether it has.
     pub fn yield_to_better(&self, pod: &str, applied: LogSeq) -> bool {
-        let keeps_up = applied >= self.status.borrow().ticked_at;
+        let keeps_up = applied >= self.status.borrow().mark.seq();
         let is_better = self.better_copies().iter().any(|better| better == pod);
         is_better && keeps_up && self.hand_over(Some(pod)).is_some()
+    }
+
+    /// How much the log held when it was last asked, about every second; `None` before it has answered.
+    pub fn log_size(&self) -> Option<LogSize> {
+        self.cover.size()
     }
 
     /// How much of the log S3 holds: for the store that is open while this copy owns the shard.

@@ -2,44 +2,78 @@
 //! entries in the same order, so all of them judge alike; what does not continue the log is void for
 //! everybody.
 
-use super::entry::{Entry, EntryBody};
+use super::entry::{Entry, EntryBody, EntryError};
 use contracts::{
+    error::StorageError,
     replica::{AppliedEntry, LogMark},
     shared_log::LogEntry,
 };
 
-/// What an entry is for a volume with this mark. A void one changes nothing but the mark.
+/// What an entry is for a volume with this mark; `None` if it closes the log. A void one changes nothing but
+/// the mark.
 ///
 /// # Errors
-/// Why this volume can apply no more: the entry is damaged, or one before it is missing.
-pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<AppliedEntry, String> {
+/// Why this volume can apply no more: `Corrupt` if the entry is damaged, or one before it is missing;
+/// `Refused` if a newer program made it.
+pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<Option<AppliedEntry>, StorageError> {
     if found.seq <= mark.seq() {
-        return Err(format!("entry {} comes after entry {}", found.seq, mark.applied));
+        return Err(corrupt(format!("entry {} comes after entry {}", found.seq, mark.applied)));
     }
-    let (entry, crc) = Entry::decode(&found.bytes).map_err(|why| format!("entry {}: {why}", found.seq))?;
+    let (entry, crc) = Entry::decode(&found.bytes).map_err(|error| unread(found, &error))?;
     let Entry { term, nonce, prev, prev_crc, now_ms, body } = entry;
     if prev > mark.applied {
-        return Err(format!("entry {} follows entry {prev}, which is missing", found.seq));
+        return Err(corrupt(format!("entry {} follows entry {prev}, which is missing", found.seq)));
     }
     let mut next = LogMark { applied: found.seq.0, crc, ..mark.clone() };
     let continues = (prev, prev_crc) == (mark.applied, mark.crc);
     let is_in_force = continues && (term, nonce) == (mark.term, mark.nonce) && mark.owner.is_some();
     let mut changes = None;
     match body {
+        EntryBody::Term { behind, .. } if continues && behind != mark.ended.last().copied() => {
+            return Err(corrupt(format!(
+                "entry {} goes on behind {behind:?}, and the volume behind {:?}: the log before this one was \
+                 lost, and they do not agree where it ended",
+                found.seq,
+                mark.ended.last()
+            )));
+        }
         EntryBody::Term { pod, .. } if continues && term == mark.term + 1 => {
             next = LogMark { term, nonce, owner: Some(pod), yielded_to: None, ..next };
         }
+        // Whoever closes the log has read all of it, and needs no term.
+        EntryBody::Close if continues => return Ok(None),
         EntryBody::Changes(entered) if is_in_force => changes = Some(entered),
         EntryBody::Yield { to } if is_in_force => (next.owner, next.yielded_to) = (None, Some(to)),
-        EntryBody::Term { .. } | EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Tick => {}
+        EntryBody::Term { .. }
+        | EntryBody::Changes(_)
+        | EntryBody::Yield { .. }
+        | EntryBody::Tick { .. }
+        | EntryBody::Close => {}
     }
-    Ok(AppliedEntry { now_ms, changes, mark: next })
+    Ok(Some(AppliedEntry { now_ms, changes, mark: next }))
+}
+
+/// What errors call the log.
+const LOG: &str = "the shard's log";
+
+fn corrupt(why: String) -> StorageError {
+    StorageError::corrupt(LOG, why)
+}
+
+fn unread(found: &LogEntry, error: &EntryError) -> StorageError {
+    let why = format!("entry {}: {error}", found.seq);
+    match error {
+        EntryError::Damaged(_) => corrupt(why),
+        EntryError::Newer(_) => StorageError::Refused(format!(
+            "{LOG}: {why}. Nothing was changed. Start the newer program on this pod too"
+        )),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use contracts::shared_log::LogSeq;
+    use contracts::{replica::EndedLog, shared_log::LogSeq};
     use uuid::Uuid;
 
     use super::*;
@@ -67,14 +101,15 @@ mod tests {
 
         /// Judges an entry and goes on behind it; what it changes.
         fn judge(&mut self, entry: Entry) -> Option<Bytes> {
-            let judged = judge(&self.mark, &self.found(entry)).unwrap();
+            let judged = judge(&self.mark, &self.found(entry)).unwrap().expect("it does not close the log");
             assert_eq!(judged.mark.applied, self.mark.applied + 1);
             self.mark = judged.mark;
             judged.changes
         }
 
         fn begin(&mut self, term: u64, nonce: u128, pod: &str) {
-            let body = EntryBody::Term { pod: pod.to_owned(), address: String::new() };
+            let behind = self.mark.ended.last().copied();
+            let body = EntryBody::Term { pod: pod.to_owned(), address: String::new(), behind };
             self.judge(self.entry(term, nonce, body));
         }
     }
@@ -124,14 +159,43 @@ mod tests {
     }
 
     #[test]
+    fn only_who_has_read_all_of_a_log_closes_it() {
+        let mut log = JudgedLog::new();
+        log.begin(1, 7, "zombi-0");
+        let late = log.entry(1, 7, EntryBody::Close);
+        log.judge(log.entry(1, 7, changes()));
+        assert_eq!(log.judge(late), None, "void");
+        for owner in [Some("zombi-0".to_owned()), None] {
+            log.mark.owner = owner;
+            let closing = log.found(log.entry(1, 7, EntryBody::Close));
+            assert!(judge(&log.mark, &closing).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_begun_anew_behind_another_place_stops_a_copy() {
+        let end = |seq| EndedLog { generation: 0, seq, crc: 5 };
+        let mut log = JudgedLog::new();
+        log.mark = LogMark { generation: 1, ended: vec![end(7)], ..log.mark };
+        for behind in [None, Some(end(8)), Some(EndedLog { crc: 6, ..end(7) })] {
+            let body = EntryBody::Term { pod: "zombi-0".to_owned(), address: String::new(), behind };
+            let why = judge(&log.mark, &log.found(log.entry(1, 7, body))).unwrap_err().to_string();
+            assert!(why.contains("where it ended"), "{why}");
+        }
+        log.begin(1, 7, "zombi-0");
+        assert_eq!((log.mark.term, &log.mark.ended), (1, &vec![end(7)]));
+        assert!(log.judge(log.entry(1, 7, changes())).is_some());
+    }
+
+    #[test]
     fn holes_and_damage_stop_a_copy() {
         let mut log = JudgedLog::new();
         log.begin(1, 7, "zombi-0");
         let ahead = Entry { prev: 9, ..log.entry(1, 7, changes()) };
-        assert!(judge(&log.mark, &log.found(ahead)).unwrap_err().contains("missing"));
+        assert!(judge(&log.mark, &log.found(ahead)).unwrap_err().to_string().contains("missing"));
         let again = LogEntry { seq: log.mark.seq(), ..log.found(log.entry(1, 7, changes())) };
         assert!(judge(&log.mark, &again).is_err());
         let cut = LogEntry { bytes: Bytes::from_static(b"zombi"), ..log.found(log.entry(1, 7, changes())) };
-        assert!(judge(&log.mark, &cut).unwrap_err().contains("entry 2"));
+        assert!(judge(&log.mark, &cut).unwrap_err().to_string().contains("entry 2"));
     }
 }

@@ -10,14 +10,16 @@
 //! The engine stays open whoever owns the shard. A [`Store`](crate::Store) is opened on it for as long as
 //! this copy does: [`Store::open_owned`](crate::Store::open_owned).
 
+mod close;
 mod decide;
 mod entry;
 mod handle;
 mod judge;
 mod owned;
+mod owning;
 mod recover;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -27,12 +29,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-pub use self::handle::{CopyNames, CopyStatus, ShardCopy};
+pub use self::{
+    close::LogAtRest,
+    entry::owner_by,
+    handle::{CopyNames, CopyStatus, ShardCopy},
+};
 use self::{
+    close::closed,
     decide::{FollowerView, takes_over},
     entry::{Entry, EntryBody},
     judge::judge,
     owned::OwnedTerm,
+    owning::{keep_small, keep_ticking},
     recover::CopyRecovery,
 };
 use crate::{
@@ -47,7 +55,7 @@ use contracts::{
     metrics::{self, TakeoverReason},
     progress::Progress,
     replica::{AppliedEntry, LogMark, WriterRole},
-    shared_log::{LogEntry, LogError, SharedLog},
+    shared_log::{LogEntry, LogError, LogSeq, SharedLog},
 };
 
 /// Bytes of entries that are read at once.
@@ -63,6 +71,8 @@ pub struct CopyParts {
     pub hot: Arc<dyn Engine>,
     /// The shard's log.
     pub log: Arc<dyn SharedLog>,
+    /// How often the log was lost and begun anew before it.
+    pub generation: u32,
     /// The shard's bucket, for this copy alone: it is read when the volume lacks what the log has forgotten,
     /// and never opened.
     pub cold: Arc<dyn ColdTier>,
@@ -139,9 +149,14 @@ impl CopyRunner {
                     mark.cluster, self.mark.cluster
                 )));
             }
-            Some(mark) if !has_begun => mark,
-            _ if has_begun || self.parts.hot.tables().is_empty() => recovery.run().await?,
-            _ => {
+            Some(mark) if mark.generation > self.parts.generation => {
+                return Err(other_log(mark.generation, self.parts.generation));
+            }
+            Some(mark) if !has_begun && mark.generation == self.parts.generation => mark,
+            // Of a log that was begun anew S3 holds all that went before it.
+            Some(_) => recovery.run().await?,
+            None if has_begun || self.parts.hot.tables().is_empty() => recovery.run().await?,
+            None => {
                 return Err(StorageError::Refused(
                     "the volume has events and was never a copy of a shard with a log. Nothing was changed"
                         .to_owned(),
@@ -157,7 +172,8 @@ impl CopyRunner {
                 Ok(size) => warn!(
                     applied = self.mark.applied,
                     last = size.last.0,
-                    "the shard's log ends before what this volume has applied: waiting"
+                    "the shard's log ends before what this volume has applied: waiting. If the log is lost, \
+                     zombi cluster reset-log begins it anew"
                 ),
                 Err(error) => warn!(%error, "the shard's log cannot be read, will retry"),
             }
@@ -174,9 +190,10 @@ impl CopyRunner {
             self.keep_house().await?;
             let is_next = self.mark.yielded_to.as_deref() == Some(self.parts.names.pod.as_str());
             let wait = if is_next { Duration::ZERO } else { LOOK.min(self.parts.settings.tick()) };
+            let end = self.end_to_reach().await;
             match self.parts.log.read(self.mark.seq().next(), READ_BYTES, wait).await {
                 Ok(entries) if entries.is_empty() => {
-                    self.shown.send_if_modified(|status| !std::mem::replace(&mut status.has_caught_up, true));
+                    self.note_caught_up();
                     if self.takes_over() {
                         if let Some(owned) = self.take_over().await? {
                             return Ok(owned);
@@ -190,6 +207,9 @@ impl CopyRunner {
                     }
                     self.heard = Instant::now();
                     self.show(false);
+                    if end.is_some_and(|end| self.mark.seq() >= end) {
+                        self.note_caught_up();
+                    }
                 }
                 // Its own silence says nothing of the owner's.
                 Err(LogError::Unavailable(why)) => {
@@ -212,6 +232,17 @@ impl CopyRunner {
         }
     }
 
+    /// Where the log ends now, as long as this copy has not reached its end: one that is written to without a
+    /// pause is never read to where nothing comes.
+    async fn end_to_reach(&self) -> Option<LogSeq> {
+        let has_caught_up = self.shown.borrow().has_caught_up;
+        if has_caught_up { None } else { self.parts.log.size().await.ok().map(|size| size.last) }
+    }
+
+    fn note_caught_up(&self) {
+        self.shown.send_if_modified(|status| !std::mem::replace(&mut status.has_caught_up, true));
+    }
+
     fn takes_over(&self) -> bool {
         let CopyNames { pod, copies, .. } = &self.parts.names;
         let rank = copies.iter().position(|copy| copy == pod).unwrap_or(copies.len());
@@ -226,8 +257,7 @@ impl CopyRunner {
 
     /// Applies an entry, if it continues the log.
     async fn apply(&mut self, found: &LogEntry) -> Result<(), StorageError> {
-        let judged = judge(&self.mark, found);
-        let entry = judged.map_err(|why| StorageError::corrupt("the shard's log", why))?;
+        let entry = judge(&self.mark, found)?.ok_or_else(closed)?;
         let mark = entry.mark.clone();
         self.parts.hot.apply(entry).await?;
         if mark.term != self.mark.term {
@@ -241,7 +271,8 @@ impl CopyRunner {
     async fn take_over(&mut self) -> Result<Option<Arc<OwnedTerm>>, StorageError> {
         let CopyParts { hot, log, clock, names, settings, .. } = &self.parts;
         let (term, nonce, now_ms) = (self.mark.term + 1, Uuid::new_v4(), clock.now_ms());
-        let body = EntryBody::Term { pod: names.pod.clone(), address: names.address.clone() };
+        let behind = self.mark.ended.last().copied();
+        let body = EntryBody::Term { pod: names.pod.clone(), address: names.address.clone(), behind };
         let kind = body.kind();
         let entry = Entry { term, nonce, ..Entry::behind(&self.mark, now_ms, body) };
         let (bytes, crc) = entry.encode();
@@ -255,12 +286,15 @@ impl CopyRunner {
             Err(error) => return Err(StorageError::outcome_unknown(error)),
         };
         let owner = Some(names.pod.clone());
-        let begins = LogMark::beginning(names.cluster);
+        let LogMark { generation, ended, known_upto, .. } = self.mark.clone();
+        let begins = LogMark { generation, ended, known_upto, ..LogMark::beginning(names.cluster) };
         let mark = LogMark { applied: seq.0, crc, term, nonce, owner, ..begins };
         hot.apply(AppliedEntry { now_ms, changes: None, mark: mark.clone() }).await?;
         let was_yielded = self.mark.yielded_to.as_deref() == Some(names.pod.as_str());
         metrics::taken_over(if was_yielded { TakeoverReason::Yield } else { TakeoverReason::Silence });
-        let owned = Arc::new(OwnedTerm::new(Arc::clone(log), *settings, mark.clone()));
+        self.cover.note_change(seq); // what was entered before may be in S3 or not
+        let cover = self.cover.clone();
+        let owned = Arc::new(OwnedTerm::new(Arc::clone(log), *settings, mark.clone(), cover));
         hot.set_role(WriterRole::Owns(owned.clone()));
         self.mark = mark;
         Ok(Some(owned))
@@ -301,6 +335,7 @@ impl CopyRunner {
         while self.parts.hot.evict(keep).await? > 0 {}
         match self.parts.log.size().await {
             Ok(size) => {
+                self.cover.note_size(size);
                 let lag = size.last.0.saturating_sub(self.mark.applied);
                 metrics::log_held(self.parts.names.shard, size.bytes, lag);
             }
@@ -315,49 +350,15 @@ impl CopyRunner {
         self.shown.send_modify(|status| {
             status.mark = self.mark.clone();
             status.owned_term = owns.then_some(status.mark.term);
-            status.ticked_at = status.mark.seq();
             status.has_caught_up |= owns;
         });
     }
 }
 
-/// Trims the log by what S3 holds of it, whatever becomes of the entry that is on its way meanwhile.
-async fn keep_small(parts: &CopyParts, owned: &OwnedTerm, cover: &LogCover) -> Infallible {
-    loop {
-        // Before the first wait, too: who has taken over a full log must know at once that it is full.
-        if let Ok(size) = parts.log.size().await {
-            owned.note_size(size);
-            cover.note_size(size);
-            metrics::log_held(parts.names.shard, size.bytes, 0);
-            if let Some(upto) = cover.trim_upto()
-                && let Err(error) = parts.log.trim(upto).await
-            {
-                warn!(%error, "the shard's log cannot be trimmed, will retry");
-            }
-        }
-        sleep(parts.settings.tick()).await;
-    }
-}
-
-/// Shows that the owner is alive, and finds out whether it still is the owner.
-///
-/// # Errors
-/// Why the volume cannot be written any more.
-async fn keep_ticking(
-    parts: &CopyParts,
-    owned: &OwnedTerm,
-    shown: &watch::Sender<CopyStatus>,
-) -> Result<(), StorageError> {
-    loop {
-        sleep(parts.settings.tick()).await;
-        let ticked_at = owned.mark().seq();
-        match parts.hot.confirm().await {
-            Err(error) if error.ends_writing() => return Err(error),
-            Err(error) => warn!(%error, "the owner of the shard cannot show that it is alive"),
-            Ok(()) => {}
-        }
-        let mark = owned.mark();
-        metrics::log_applied(parts.names.shard, mark.applied, mark.term);
-        shown.send_modify(|status| (status.mark, status.ticked_at) = (mark, ticked_at));
-    }
+/// Why a copy cannot follow a log that was begun anew since it was opened.
+fn other_log(found: u32, opened: u32) -> StorageError {
+    StorageError::Refused(format!(
+        "the shard's log was begun anew: it is generation {found}, and this pod has opened generation \
+         {opened}. Start this pod anew. Nothing was changed"
+    ))
 }

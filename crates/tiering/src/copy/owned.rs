@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{Entry, EntryBody, MAX_CHANGES};
-use crate::settings::CopySettings;
+use crate::{cover::LogCover, settings::CopySettings};
 use contracts::{
     clock::TimestampMs,
     error::{Overload, StorageError},
@@ -41,6 +41,8 @@ pub(super) struct OwnedTerm {
     /// Where the log stands. Held by whoever appends.
     last: Turn<LogMark>,
     pace: Mutex<LogPace>,
+    /// Learns which entry changes something.
+    cover: LogCover,
     lost: CancellationToken,
 }
 
@@ -68,11 +70,16 @@ impl LogPace {
 
 impl OwnedTerm {
     /// The term that has begun with this mark.
-    pub(super) fn new(log: Arc<dyn SharedLog>, settings: CopySettings, mark: LogMark) -> Self {
+    pub(super) fn new(
+        log: Arc<dyn SharedLog>,
+        settings: CopySettings,
+        mark: LogMark,
+        cover: LogCover,
+    ) -> Self {
         let size = LogSize { max_bytes: u64::MAX, ..LogSize::default() };
         let pace = LogPace { waits_since: None, ticked: Instant::now(), size, mark: mark.clone() };
         let pace = Mutex::new(pace);
-        Self { log, settings, last: Turn::new(mark), pace, lost: CancellationToken::new() }
+        Self { log, settings, last: Turn::new(mark), pace, cover, lost: CancellationToken::new() }
     }
 
     /// Returns once this copy no longer owns the shard.
@@ -129,6 +136,7 @@ impl OwnedTerm {
                 Ok(mark)
             }
             Err(LogError::Taken(_)) => {
+                metrics::overtaken();
                 self.lost.cancel();
                 Err(StorageError::Demoted)
             }
@@ -172,11 +180,13 @@ impl BatchLog for OwnedTerm {
         }
         // Whoever looks for the owner looks at the last entry about ownership, however busy the shard is.
         if changes.is_none() || self.is_tick_due() {
-            *last = self.put(&last, now_ms, EntryBody::Tick).await?;
+            let pod = last.owner.clone().unwrap_or_default();
+            *last = self.put(&last, now_ms, EntryBody::Tick { pod }).await?;
             self.pace.lock().ticked = Instant::now();
         }
         if let Some(changes) = changes {
             *last = self.put(&last, now_ms, EntryBody::Changes(changes)).await?;
+            self.cover.note_change(last.seq());
         }
         Ok(last.clone())
     }
@@ -252,7 +262,7 @@ mod tests {
     fn owned(log: &Arc<ScriptedLog>) -> OwnedTerm {
         let beginning = LogMark::beginning(Uuid::from_u128(1));
         let mark = LogMark { applied: 4, crc: 9, term: 2, owner: Some("zombi-0".to_owned()), ..beginning };
-        OwnedTerm::new(log.clone(), CopySettings::default(), mark)
+        OwnedTerm::new(log.clone(), CopySettings::default(), mark, LogCover::new(0))
     }
 
     fn changes() -> Option<Bytes> {

@@ -4,12 +4,12 @@
 //! It may be killed anywhere, and then begins again: that it has begun is noted on the volume before anything
 //! is changed, and that it has ended last.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::CopyParts;
+use super::{CopyParts, other_log};
 use crate::recovery::{KeysInSegments, empty_at, tables_in_manifests};
 use contracts::{
     crash,
@@ -37,6 +37,11 @@ struct LogForgotten {
     first: LogSeq,
     held: u64,
 }
+
+/// The log was begun anew, and the manifests do not say so.
+#[derive(Debug, thiserror::Error)]
+#[error("the manifests that were read do not say that the shard's log was begun anew")]
+struct LogNotNamed;
 
 /// Recovers a copy's volume from S3.
 pub(super) struct CopyRecovery<'a> {
@@ -83,7 +88,10 @@ impl<'a> CopyRecovery<'a> {
         self.parts.progress.begin("reading the manifests in S3");
         let found = cold.find().await?;
         let named = found.log().filter(|mark| mark.cluster == names.cluster);
-        let mark = named.unwrap_or_else(|| LogMark::beginning(names.cluster));
+        let mark = self.of_this_log(named.unwrap_or_else(|| LogMark::beginning(names.cluster)))?;
+        if let Some(known) = hot.log_mark().await? {
+            has_no_more(&known, &mark)?;
+        }
         // After the manifests: what was trimmed before they were read is in them.
         let size = log.size().await.map_err(|error| StorageError::unavailable(Tier::Hot, error))?;
         if mark.seq().next() < size.first {
@@ -116,8 +124,21 @@ impl<'a> CopyRecovery<'a> {
         Ok(mark)
     }
 
-    /// What was found, as it must be on the volume. All that the volume has came from the log before the
-    /// place up to which S3 has everything: nothing has to be compared.
+    /// What the manifests say of the log, if it is the one that was opened.
+    ///
+    /// # Errors
+    /// `Refused` if it was begun anew since; `Unavailable` if the manifests do not know yet that it was.
+    fn of_this_log(&self, named: LogMark) -> Result<LogMark, StorageError> {
+        let opened = self.parts.generation;
+        match named.generation.cmp(&opened) {
+            Ordering::Equal => Ok(named),
+            Ordering::Greater => Err(other_log(named.generation, opened)),
+            Ordering::Less => Err(StorageError::unavailable(Tier::Cold, LogNotNamed)),
+        }
+    }
+
+    /// What was found, as it must be on the volume. All that the volume has came from the log, before the
+    /// place up to which S3 has everything or before the log's end: nothing has to be compared.
     ///
     /// # Errors
     /// `Refused` if the volume has more than S3.
@@ -146,5 +167,64 @@ impl<'a> CopyRecovery<'a> {
             tables: tables_in_manifests(cold.as_ref(), hot.as_ref())?,
             consumers: Some(cold.consumer_offsets()?),
         })
+    }
+}
+
+/// Whether a volume with this mark has nothing that was left behind when its log was begun anew, as the
+/// manifests say it of the log that is followed now.
+///
+/// # Errors
+/// `Refused` if it may have.
+fn has_no_more(known: &LogMark, named: &LogMark) -> Result<(), StorageError> {
+    if known.generation == named.generation {
+        return Ok(());
+    }
+    let end = named.ended.iter().find(|end| end.generation == known.generation);
+    let LogMark { applied, crc, .. } = *known;
+    match end {
+        Some(end) if applied < end.seq || (applied, crc) == (end.seq, end.crc) => Ok(()),
+        _ => {
+            let behind = end
+                .map_or_else(|| "a place that is not known".to_owned(), |end| format!("entry {}", end.seq));
+            Err(StorageError::Refused(format!(
+                "the shard's log was lost, and was begun anew behind {behind} with another copy, and this \
+                 volume has applied the lost one up to entry {applied}: what it has beyond that would be \
+                 lost. Nothing was changed. `zombi salvage` prints it; send that again, then start with an \
+                 empty volume to go on with what the others have"
+            )))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contracts::replica::EndedLog;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A volume that has applied so much of a log, whose last entry has this CRC.
+    fn volume(generation: u32, applied: u64, crc: u32) -> LogMark {
+        LogMark { generation, applied, crc, ..LogMark::beginning(Uuid::from_u128(1)) }
+    }
+
+    #[test]
+    fn a_copy_that_has_more_than_the_one_with_which_its_log_was_begun_anew_is_refused_by_name() {
+        let end = |generation, seq| EndedLog { generation, seq, crc: 5 };
+        let named = LogMark { ended: vec![end(0, 70), end(1, 7)], ..volume(2, 90, 1) };
+        for known in [volume(0, 70, 5), volume(0, 69, 9), volume(0, 0, 0), volume(1, 7, 5), volume(2, 99, 3)]
+        {
+            assert!(has_no_more(&known, &named).is_ok(), "{known:?}");
+        }
+        for (known, behind) in [
+            (volume(0, 71, 5), "behind entry 70"),
+            (volume(0, 70, 6), "behind entry 70"),
+            (volume(1, 8, 5), "behind entry 7 "),
+        ] {
+            let StorageError::Refused(why) = has_no_more(&known, &named).unwrap_err() else { panic!() };
+            assert!(why.contains(behind) && why.contains("zombi salvage"), "{why}");
+        }
+        let untold = LogMark { ended: Vec::new(), ..named };
+        assert!(has_no_more(&volume(0, 1, 5), &untold).is_err());
     }
 }

@@ -5,7 +5,7 @@
 //! event can still be read, and the next start continues from the durable state. A slow segment holds up no
 //! other partition.
 
-mod naming;
+pub(crate) mod naming;
 mod partition;
 mod plan;
 mod publish;

@@ -3,7 +3,8 @@
 //! A place of the log is noted, and the ends of all partitions there. Once every partition is flushed up to
 //! its end, the next manifest names the place; the segments of that manifest count. Manifests carry all that
 //! has changed in tables and groups since the last, so only erasures are looked for besides. What was named
-//! is read back before anybody is told: the log forgets what S3 holds.
+//! is read back before anybody is told: the log forgets what S3 holds. A flush of everything is answered once
+//! a manifest names all that was entered by then, if one may: then nothing is only in the log.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,10 @@ use tracing::warn;
 
 use super::{Tiers, partition::WrittenSegment, plan};
 use crate::cover::LogCover;
-use contracts::{error::StorageError, name::Partition, replica::LogMark, sequence::Offset};
+use contracts::{
+    cold::ColdTier, engine::Engine, error::StorageError, name::Partition, replica::LogMark, sequence::Offset,
+    shared_log::LogSeq,
+};
 
 /// The wait before what was published is read back again, after that failed.
 const READ_RETRY: Duration = Duration::from_secs(2);
@@ -47,17 +51,36 @@ impl LogNaming {
         Self { cover, noted: None, reads_back: None }
     }
 
-    /// Whether a manifest should be published now only to name the log.
-    pub(super) fn is_due(&self, tiers: &Tiers) -> bool {
+    /// The last entry so far that may change something.
+    pub(super) fn last_change(&self) -> LogSeq {
+        self.cover.changed()
+    }
+
+    /// Whether a manifest can be published now that is to say of more of the log than any before it, as none
+    /// says yet that everything up to this entry is in the chain.
+    pub(super) fn owes(&self, tiers: &Tiers, upto: LogSeq) -> bool {
+        let held = self.cover.held();
+        upto > held
+            && self.reads_back.is_none()
+            && self.noted.as_ref().is_some_and(|noted| noted.mark.seq() > held)
+            && self.named(tiers, &[]).is_some()
+    }
+
+    /// Whether a manifest should be published now only to name the log: because the log holds much, or one is
+    /// `asked` for that names it up to an entry.
+    pub(super) fn is_due(&self, tiers: &Tiers, asked: Option<LogSeq>) -> bool {
         let is_in_chain = |noted: &NotedPlace| noted.is_in_chain(&flushed(tiers, &[]));
-        self.reads_back.is_none() && self.cover.is_crowded() && self.noted.as_ref().is_some_and(is_in_chain)
+        let is_full_enough = self.reads_back.is_none()
+            && self.cover.is_crowded()
+            && self.noted.as_ref().is_some_and(is_in_chain);
+        is_full_enough || asked.is_some_and(|upto| self.owes(tiers, upto))
     }
 
     /// The place that the next manifest may name, which names these segments too. To be asked before anything
     /// else of that manifest is read: what counts as flushed because it was dropped must be in it.
     pub(super) fn named(&self, tiers: &Tiers, written: &[WrittenSegment]) -> Option<LogMark> {
         let noted = self.noted.as_ref().filter(|noted| noted.is_in_chain(&flushed(tiers, written)))?;
-        match erasures_are_listed(tiers) {
+        match erasures_are_listed(tiers.hot.as_ref(), tiers.cold.as_ref()) {
             Ok(are_listed) => are_listed.then(|| noted.mark.clone()),
             Err(error) => {
                 warn!(%error, "erasures cannot be read, so the next manifest does not name the shard's log");
@@ -105,7 +128,12 @@ impl LogNaming {
 /// Those of the volume.
 pub(super) async fn said(tiers: &Tiers, named: Option<LogMark>) -> Result<LogMark, StorageError> {
     let now = mark(tiers).await?;
-    let named = named.unwrap_or_else(|| LogMark::beginning(now.cluster));
+    let begins = || LogMark {
+        generation: now.generation,
+        ended: now.ended.clone(),
+        ..LogMark::beginning(now.cluster)
+    };
+    let named = named.unwrap_or_else(begins);
     Ok(LogMark { known_upto: now.applied, ..named })
 }
 
@@ -128,13 +156,16 @@ fn flushed(tiers: &Tiers, written: &[WrittenSegment]) -> BTreeMap<Partition, Off
 
 /// Whether the manifests list every erasure that is under way: one that they do not list would be lost with
 /// the entry that says of it.
-fn erasures_are_listed(tiers: &Tiers) -> Result<bool, StorageError> {
-    let under_way = tiers.hot.erasures()?.into_iter().filter(|erasure| !erasure.is_done());
+///
+/// # Errors
+/// Those of the tiers.
+pub(crate) fn erasures_are_listed(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<bool, StorageError> {
+    let under_way = hot.erasures()?.into_iter().filter(|erasure| !erasure.is_done());
     let under_way: Vec<_> = under_way.map(|erasure| erasure.id).collect();
     if under_way.is_empty() {
         return Ok(true);
     }
-    let listed: BTreeSet<_> = tiers.cold.erasures()?.into_iter().map(|erasure| erasure.id).collect();
+    let listed: BTreeSet<_> = cold.erasures()?.into_iter().map(|erasure| erasure.id).collect();
     Ok(under_way.iter().all(|id| listed.contains(id)))
 }
 

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    Backoff, CHANGES_RETRY, Flusher, MAX_BACKOFF, MAX_OFFSETS_WAIT, TICK, WriteOutcome, naming,
-    partition::WrittenSegment, waiter::FlushWaiter,
+    Backoff, CHANGES_RETRY, Flusher, MAX_BACKOFF, MAX_OFFSETS_WAIT, TICK, WriteOutcome,
+    naming::{self, LogNaming},
+    partition::WrittenSegment,
+    waiter::FlushWaiter,
 };
 use contracts::{
     catalog::TableStatus,
@@ -36,9 +38,10 @@ impl Flusher {
         let offsets_wait = self.offsets_published.elapsed()
             < self.flush.interval_secs.duration().min(MAX_OFFSETS_WAIT)
             && self.waiters.is_empty();
+        let asked = self.waiters.iter().filter_map(FlushWaiter::named_upto).max();
         let has_changes = self.published_changes != Some(changes)
             || (self.published_offsets != Some(offsets) && !offsets_wait)
-            || self.log.as_ref().is_some_and(|log| log.is_due(&self.tiers));
+            || self.log.as_ref().is_some_and(|log| log.is_due(&self.tiers, asked));
         if !written.is_empty() || (has_changes && may_retry) {
             let named = self.log.as_ref().and_then(|log| log.named(&self.tiers, &written));
             let changes = self.tiers.hot.changes();
@@ -150,10 +153,15 @@ impl Flusher {
             return;
         }
         let flushed = self.flushed();
-        for waiter in &mut self.waiters {
-            waiter.settle(&flushed);
+        let Self { waiters, log, tiers, .. } = self;
+        let (log, tiers) = (log.as_ref(), &*tiers);
+        let last_change = log.map(LogNaming::last_change);
+        for waiter in &mut *waiters {
+            waiter.settle(&flushed, last_change);
         }
-        for waiter in self.waiters.extract_if(.., |waiter| waiter.is_done()) {
+        let owes = |upto| log.is_some_and(|log| log.owes(tiers, upto));
+        let has_all = |waiter: &FlushWaiter| waiter.is_done() && !waiter.named_upto().is_some_and(owes);
+        for waiter in waiters.extract_if(.., |waiter| has_all(waiter)) {
             waiter.answer();
         }
     }

@@ -19,6 +19,7 @@ use contracts::{
     flusher::{Flush, FlushReport},
     name::{Partition, TableName},
     sequence::Offset,
+    shared_log::LogSeq,
 };
 
 /// Requests that may wait for the flusher.
@@ -32,6 +33,8 @@ type FlushReply = oneshot::Sender<Result<FlushReport, StorageError>>;
 /// A request to flush up to these offsets.
 pub(super) struct FlushRequest {
     ends: BTreeMap<Partition, Offset>,
+    /// Whether everything is to be flushed, and not one table.
+    is_of_all: bool,
     reply: FlushReply,
 }
 
@@ -58,6 +61,7 @@ impl Flush for FlushHandle {
     async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
         // Without an open bucket the flusher does not run, and the request would wait for ever.
         self.cold.epoch()?;
+        let is_of_all = table.is_none();
         let ends = match table {
             None => plan::ends(self.hot.pending()),
             Some(name) => {
@@ -66,7 +70,7 @@ impl Flush for FlushHandle {
             }
         };
         let (reply, answer) = oneshot::channel();
-        let request = FlushRequest { ends, reply };
+        let request = FlushRequest { ends, is_of_all, reply };
         self.requests.send(request).await.map_err(|_| StorageError::Closed)?;
         answer.await.map_err(|_| StorageError::Closed)?
     }
@@ -87,6 +91,9 @@ impl Flush for FlushHandle {
 /// A caller that waits for a flush.
 pub(super) struct FlushWaiter {
     ends: BTreeMap<Partition, Offset>,
+    is_of_all: bool,
+    /// Up to where it waits for a manifest that names the shard's log, once all that it asked for is flushed.
+    named_upto: Option<LogSeq>,
     report: FlushReport,
     failed: Option<StorageError>,
     reply: FlushReply,
@@ -94,7 +101,8 @@ pub(super) struct FlushWaiter {
 
 impl FlushWaiter {
     pub(super) fn new(request: FlushRequest) -> Self {
-        Self { ends: request.ends, report: FlushReport::default(), failed: None, reply: request.reply }
+        let FlushRequest { ends, is_of_all, reply } = request;
+        Self { ends, is_of_all, named_upto: None, report: FlushReport::default(), failed: None, reply }
     }
 
     /// Up to which offset it waits for a partition.
@@ -110,6 +118,7 @@ impl FlushWaiter {
     /// Nothing could be published: it stops waiting.
     pub(super) fn fail(&mut self, error: &StorageError) {
         self.failed.get_or_insert_with(|| error.clone());
+        (self.is_of_all, self.named_upto) = (false, None);
         self.ends.clear();
     }
 
@@ -128,11 +137,21 @@ impl FlushWaiter {
         }
     }
 
-    /// Stops waiting for partitions that are flushed, or whose table was deleted.
-    pub(super) fn settle(&mut self, flushed: &BTreeMap<Partition, Offset>) {
+    /// Stops waiting for partitions that are flushed, or whose table was deleted. After the last of them a
+    /// flush of everything waits for the shard's log, whose last change is this, if there is one.
+    pub(super) fn settle(&mut self, flushed: &BTreeMap<Partition, Offset>, last_change: Option<LogSeq>) {
         self.ends.retain(|partition, end| flushed.get(partition).is_some_and(|flushed| flushed < end));
+        if self.ends.is_empty() && self.is_of_all {
+            self.named_upto = self.named_upto.or(last_change);
+        }
     }
 
+    /// Up to where it waits for a manifest that names the shard's log.
+    pub(super) fn named_upto(&self) -> Option<LogSeq> {
+        self.named_upto
+    }
+
+    /// Whether all that it asked for is flushed, or has failed.
     pub(super) fn is_done(&self) -> bool {
         self.ends.is_empty()
     }

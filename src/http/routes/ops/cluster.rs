@@ -1,18 +1,31 @@
-//! The cluster as a pod sees it: which pod has which shard.
+//! The cluster as a pod sees it: which pod has which shard, and how shards with logs are; and their moves.
 
-use axum::{Json, extract::State};
-use serde::Serialize;
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
+};
+use futures_util::future::{join, join_all};
+use serde::{Deserialize, Serialize};
+use tracing::info;
 use utoipa::ToSchema;
 
 use crate::{
-    cluster::pod_name,
+    cluster::{Cluster, copies::OwnCopy, pod_name},
     http::{
+        body::Incoming,
         code::Code,
         error::{PROBLEM_JSON, Problem, ProblemShown},
+        json_body,
+        limits::Limits,
         params::{NoParams, Params},
+        scope::RequestScope,
         state::OpsState,
     },
 };
+use contracts::shared_log::LogSeq;
 
 /// A cluster.
 #[derive(Debug, Serialize, ToSchema)]
@@ -46,10 +59,122 @@ pub(crate) struct PodShown {
 pub(crate) struct ShardShown {
     /// Its number.
     pub shard: u32,
-    /// The pod that owns it.
-    pub owner: String,
-    /// The pods that have it, the owner first.
+    /// The pod that owns it; null while no copy does, or while this pod cannot tell.
+    #[schema(required = true)]
+    pub owner: Option<String>,
+    /// The pods that have it, the one that should own it first.
     pub copies: Vec<String>,
+    /// How far each of them has applied the shard's log, in the same order; left out where there are no logs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub lags: Vec<CopyLagShown>,
+    /// How this pod's copy is, where shards have logs and this pod has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub copy: Option<CopyShown>,
+}
+
+/// How far a copy of a shard has applied the shard's log.
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct CopyLagShown {
+    /// The pod that has it.
+    pub pod: String,
+    /// The last entry that it has applied; null if the pod did not say so within 2 seconds.
+    #[schema(required = true)]
+    pub applied: Option<u64>,
+    /// Entries that it has not applied, as far as any of the pods knows; null as `applied`.
+    #[schema(required = true)]
+    pub lag: Option<u64>,
+}
+
+/// How a copy of a shard is, which follows the shard's log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CopyShown {
+    /// The term in force, as far as the log is applied.
+    pub term: u64,
+    /// The last entry of the log that is applied.
+    pub applied: u64,
+    /// Entries of the log that are not applied, when the log was last asked; null if it never answered.
+    #[schema(required = true)]
+    pub lag: Option<u64>,
+    /// Whether it has reached the end of the log since the pod began.
+    pub has_caught_up: bool,
+    /// Why it follows no more; null if it does.
+    #[schema(required = true)]
+    pub stopped: Option<String>,
+    /// The first entry that the log still has: those before it were trimmed. Null as `lag`.
+    #[schema(required = true)]
+    pub log_first: Option<u64>,
+    /// Bytes of the log. Null as `lag`.
+    #[schema(required = true)]
+    pub log_bytes: Option<u64>,
+    /// The most bytes that it may have. Null as `lag`.
+    #[schema(required = true)]
+    pub log_max_bytes: Option<u64>,
+}
+
+impl CopyShown {
+    fn of(copy: &OwnCopy) -> Self {
+        let (status, size) = (copy.status(), copy.copy().log_size());
+        Self {
+            term: status.mark.term,
+            applied: status.mark.applied,
+            lag: size.map(|size| size.last.0.saturating_sub(status.mark.applied)),
+            has_caught_up: status.has_caught_up,
+            stopped: copy.stopped().map(str::to_owned),
+            log_first: size.map(|size| size.first.0),
+            log_bytes: size.map(|size| size.bytes),
+            log_max_bytes: size.map(|size| size.max_bytes),
+        }
+    }
+}
+
+/// How far the copies of shards are, by pod and shard.
+type AppliedByPod = BTreeMap<u32, BTreeMap<u32, LogSeq>>;
+
+/// Asks all pods how far they are, all at once; nothing where shards have no logs.
+async fn applied_by_all(ops: &OpsState, cluster: &Cluster) -> AppliedByPod {
+    let Some((others, owners)) = ops.pods.get().zip(cluster.owners.get()) else {
+        return AppliedByPod::new();
+    };
+    let pods = (0_u32..).zip(&cluster.addresses).map(|(pod, _)| pod);
+    let asked = pods.map(|pod| async move {
+        let is_own = pod == cluster.own;
+        (pod, if is_own { owners.applied().collect() } else { others.applied_by(pod).await })
+    });
+    join_all(asked).await.into_iter().collect()
+}
+
+/// How far each of a shard's copies is, whose log ends with `last` as far as this pod knows.
+fn lags((shard, copies): (u32, &[u32]), applied: &AppliedByPod, last: u64) -> Vec<CopyLagShown> {
+    if applied.is_empty() {
+        return Vec::new();
+    }
+    let applied: Vec<Option<u64>> = copies.iter().map(|pod| Some(applied.get(pod)?.get(&shard)?.0)).collect();
+    let last = applied.iter().flatten().copied().max().unwrap_or(0).max(last);
+    let shown = copies.iter().zip(applied).map(|(pod, applied)| CopyLagShown {
+        pod: pod_name(*pod),
+        applied,
+        lag: applied.map(|applied| last - applied),
+    });
+    shown.collect()
+}
+
+/// Where a shard is to go.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MoveSent {
+    /// The pod.
+    pub to: Option<String>,
+}
+
+/// What was begun.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MoveShown {
+    /// The shard.
+    pub shard: u32,
+    /// The pod that it is yielded to.
+    pub to: String,
 }
 
 /// Show which pod has which shard.
@@ -66,21 +191,25 @@ pub(crate) async fn cluster(
     State(ops): State<OpsState>,
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Json<ClusterShown>, Problem> {
-    let Some(cluster) = ops.cluster.get() else {
-        let detail =
-            "this is one Zombi (cluster.pods is 0), or the bucket has not said yet what the cluster is";
-        return Err(Problem::new(Code::UnknownRoute, detail));
-    };
-    let counts = cluster.counts();
+    let cluster = known(&ops)?;
+    let (owners, applied) = join(cluster.owner_of_each(), applied_by_all(&ops, cluster)).await;
+    let owned = |pod: u32| owners.iter().filter(|owner| **owner == Some(pod)).count();
     let pods = (0_u32..).zip(&cluster.addresses).map(|(pod, address)| PodShown {
         pod: pod_name(pod),
         address: address.clone(),
-        owned: counts.get(&pod).copied().unwrap_or(0),
+        owned: owned(pod),
     });
-    let shards = (0..cluster.record.shards).map(|shard| ShardShown {
-        shard,
-        owner: pod_name(cluster.owner_of(shard)),
-        copies: cluster.copies_of(shard).iter().map(|pod| pod_name(*pod)).collect(),
+    let shards = (0_u32..).zip(&owners).map(|(shard, owner)| {
+        let copies = cluster.copies_of(shard);
+        let copy = cluster.owners.get().and_then(|owners| owners.copy_of(shard));
+        let last = copy.and_then(|copy| copy.copy().log_size()).map_or(0, |size| size.last.0);
+        ShardShown {
+            shard,
+            owner: owner.map(pod_name),
+            copies: copies.iter().map(|pod| pod_name(*pod)).collect(),
+            lags: lags((shard, copies), &applied, last),
+            copy: copy.map(|copy| CopyShown::of(copy)),
+        }
     });
     Ok(Json(ClusterShown {
         cluster: cluster.record.cluster,
@@ -89,4 +218,91 @@ pub(crate) async fn cluster(
         pods: pods.collect(),
         shards: shards.collect(),
     }))
+}
+
+/// The cluster, if this is a pod of one.
+fn known(ops: &OpsState) -> Result<&Cluster, Problem> {
+    let detail = "this is one Zombi (cluster.pods is 0), or the bucket has not said yet what the cluster is";
+    let cluster = ops.cluster.get().map(|cluster| &**cluster);
+    cluster.ok_or_else(|| Problem::new(Code::UnknownRoute, detail))
+}
+
+/// The `{shard}` of a path; `None` if it is no number.
+#[derive(Debug)]
+pub(crate) struct ShardPath(Option<u32>);
+
+impl<S: Send + Sync> FromRequestParts<S> for ShardPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        Ok(Self(RequestScope::parameter(parts, 0)?.parse().ok()))
+    }
+}
+
+/// Bytes of a request for a move.
+const MOVE_BYTES: usize = 4096;
+
+/// Have a shard with a log go to another of its pods: `{"to": "zombi-1"}`, or the next one.
+///
+/// Its owner is asked; `GET /cluster` says who that is, and when it has gone.
+#[utoipa::path(
+    post,
+    path = "/cluster/shards/{shard}/move",
+    tag = "operations",
+    params(("shard" = u32, Path, description = "The shard")),
+    responses(
+        (status = 202, description = "The shard is being yielded", body = MoveShown),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
+    )
+)]
+pub(crate) async fn move_shard(
+    State(ops): State<OpsState>,
+    ShardPath(shard): ShardPath,
+    Params(NoParams {}): Params<NoParams>,
+    incoming: Incoming,
+) -> Result<(StatusCode, Json<MoveShown>), Problem> {
+    let cluster = known(&ops)?;
+    let limits = Limits { body_bytes: MOVE_BYTES, decoded_body_bytes: MOVE_BYTES, ..Limits::default() };
+    let (body, _share) = incoming.receive(&limits, &ops.inflight).await?;
+    let MoveSent { to } = json_body::parse(&body)?;
+    let owners = cluster.owners.get();
+    let Some((shard, owners)) = shard.filter(|shard| *shard < cluster.record.shards).zip(owners) else {
+        let detail = "there is no such shard, or it has no log (cluster.copies is 1), or is not open yet";
+        return Err(Problem::new(Code::UnknownRoute, detail));
+    };
+    let copy = owners.copy_of(shard).filter(|copy| copy.status().owned_term.is_some());
+    let Some(copy) = copy else {
+        let owner = owners.owner(shard).await.ok().flatten();
+        let owner = owner.map_or_else(|| "nobody that is known here".to_owned(), pod_name);
+        let detail = format!("the shard is owned by {owner}, and only its owner can yield it");
+        return Err(Problem::new(Code::Moved, detail));
+    };
+    let Some(to) = copy.copy().hand_over(to.as_deref()).map(str::to_owned) else {
+        let copies: Vec<String> = cluster.copies_of(shard).iter().map(|pod| pod_name(*pod)).collect();
+        let detail = format!("the shard is on {}: it can only go to another of them", copies.join(", "));
+        return Err(Problem::new(Code::BadRequest, detail));
+    };
+    info!(shard, to, "the shard is yielded, as was asked for");
+    Ok((StatusCode::ACCEPTED, Json(MoveShown { shard, to })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_copy_of_a_shard_is_shown_with_its_lag() {
+        let seqs = |seqs: &[(u32, u64)]| seqs.iter().map(|(shard, seq)| (*shard, LogSeq(*seq))).collect();
+        let applied =
+            AppliedByPod::from([(0, seqs(&[(3, 90), (4, 7)])), (1, seqs(&[(3, 100)])), (2, seqs(&[]))]);
+        let lag = |pod: &str, lag: Option<(u64, u64)>| CopyLagShown {
+            pod: pod.to_owned(),
+            applied: lag.map(|(applied, _)| applied),
+            lag: lag.map(|(_, lag)| lag),
+        };
+        let expected = [lag("zombi-1", Some((100, 0))), lag("zombi-2", None), lag("zombi-0", Some((90, 10)))];
+        assert_eq!(lags((3, &[1, 2, 0]), &applied, 0), expected);
+        assert_eq!(lags((3, &[0]), &applied, 120), [lag("zombi-0", Some((90, 30)))], "the log says more");
+        assert_eq!(lags((3, &[1, 0]), &AppliedByPod::new(), 0), [], "there is no log");
+    }
 }

@@ -1,5 +1,7 @@
 //! Numbers: `/metrics` for Prometheus, `/stats` for people.
 
+use std::sync::Arc;
+
 use axum::{
     extract::State,
     http::header,
@@ -12,7 +14,9 @@ use crate::{
     auth::caller::Caller,
     http::{
         answers,
+        code::Code,
         error::{PROBLEM_JSON, Problem, ProblemShown},
+        observe::SeenStore,
         params::{NoParams, Params},
         routes::tables::{self, TableWalk},
         scope::OnConnection,
@@ -64,16 +68,26 @@ pub(crate) async fn stats(
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
-    let totals = state.catalog.totals();
-    let KeyWindow { keys, bytes, window_ms } = state.engine.key_window();
+    let seen = SeenStore {
+        engine: Arc::clone(&state.engine),
+        reader: state.reader.clone(),
+        erasures: Arc::clone(&state.erasures),
+    };
+    let held = seen.held().await.map_err(|error| Problem::new(Code::Internal, error))?;
+    let KeyWindow { keys, bytes, window_ms } = held.keys;
     let mut stats = state.stats.show();
-    stats["flush"] = json!({"enabled": state.flush.is_some(), "unflushed_events": totals.unflushed_events});
+    stats["flush"] = json!({
+        "enabled": state.flush.is_some(),
+        "unflushed_events": held.unflushed_events,
+        "oldest_unflushed_secs": held.unflushed_for.as_secs_f64(),
+    });
     stats["totals"] = json!({
-        "tables": totals.tables,
-        "partitions": totals.partitions,
-        "hot_bytes": totals.hot_bytes,
-        "unflushed_bytes": totals.unflushed_bytes,
-        "unflushed_events": totals.unflushed_events,
+        "tables": held.tables,
+        "partitions": held.partitions,
+        "hot_bytes": held.bytes,
+        "unflushed_bytes": held.unflushed_bytes,
+        "unflushed_events": held.unflushed_events,
+        "lost_offsets": held.lost,
     });
     stats["idempotency"] = json!({"keys": keys, "bytes": bytes, "window_secs": window_ms / 1000});
     let share = tables::share_of_one(&state, &connection).await?;

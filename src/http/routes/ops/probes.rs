@@ -1,7 +1,7 @@
 //! Probes: what Kubernetes asks about the process.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{RawQuery, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 use crate::http::{
     context::OwnBody,
     error::{PROBLEM_JSON, ProblemShown},
+    scope::RequestScope,
+    shards,
     state::{Heartbeats, OpsState, Phase},
 };
 use contracts::heartbeat::Heartbeat;
@@ -116,8 +118,18 @@ impl ProbeDetail {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub(crate) async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
-    ready(&ops, query.as_deref(), ProbeDetail::of_main_port(&ops))
+pub(crate) async fn readyz(
+    State(ops): State<OpsState>,
+    RawQuery(query): RawQuery,
+    Extension(scope): Extension<RequestScope>,
+) -> Response {
+    let mut response = ready(&ops, query.as_deref(), ProbeDetail::of_main_port(&ops));
+    if scope.is_passed_on
+        && let Some(owners) = ops.cluster.get().and_then(|cluster| cluster.owners.get())
+    {
+        shards::tell_applied(&mut response, owners.applied());
+    }
+    response
 }
 
 /// The same on the admin port, with all there is to say.
@@ -138,6 +150,16 @@ fn ready(ops: &OpsState, query: Option<&str>, detail: ProbeDetail) -> Response {
         Check::new("bucket", trouble.is_none(), trouble.unwrap_or_else(|| state.to_owned()))
     });
     let mut checks = vec![lifecycle];
+    if let Some(owners) = ops.cluster.get().and_then(|cluster| cluster.owners.get()) {
+        let unmet = owners.unmet();
+        let is_met = unmet.is_none();
+        let said = match (detail, unmet.or_else(|| owners.trouble())) {
+            (_, None) => "in step with the logs".to_owned(),
+            (ProbeDetail::All, Some(said)) => said,
+            (ProbeDetail::Little, Some(_)) => "not in step; /readyz on the admin port says why".to_owned(),
+        };
+        checks.push(Check::new("copies", is_met, said));
+    }
     if let Some(verifier) = ops.gate.as_ref().and_then(|gate| gate.verifier()) {
         let has_keys = verifier.keys().has_keys();
         let said = if has_keys { "the issuer's keys are there" } else { "waiting for the issuer's keys" };

@@ -1,0 +1,168 @@
+//! The copies that this pod has of shards with a log, as others see them: who owns each, and whether requests
+//! should come to a pod that has them.
+
+use std::{sync::OnceLock, time::Duration};
+
+use parking_lot::Mutex;
+use tiering::{CopyStatus, ShardCopy};
+
+use super::pod_number;
+
+/// A copy of a shard.
+pub(crate) struct OwnCopy {
+    /// The shard's number.
+    pub(crate) shard: u32,
+    copy: ShardCopy,
+    /// Why it follows no more, and never owns again.
+    stopped: OnceLock<String>,
+}
+
+/// Who owns a shard, as far as a copy of it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyOwner {
+    /// This copy.
+    This,
+    /// Another pod.
+    Pod(u32),
+    /// Nobody, by all that the log says.
+    Nobody,
+    /// It has not read the log to its end, or reads it no more.
+    Unknown,
+}
+
+impl OwnCopy {
+    /// Of a shard.
+    pub(crate) fn new(shard: u32, copy: ShardCopy) -> Self {
+        Self { shard, copy, stopped: OnceLock::new() }
+    }
+
+    /// The copy itself.
+    pub(crate) fn copy(&self) -> &ShardCopy {
+        &self.copy
+    }
+
+    /// How it stands now.
+    pub(crate) fn status(&self) -> CopyStatus {
+        self.copy.status().borrow().clone()
+    }
+
+    /// The term in which it owns the shard now, if it does.
+    pub(crate) fn owned_term(&self) -> Option<u64> {
+        self.copy.status().borrow().owned_term
+    }
+
+    /// Notes that it follows no more.
+    pub(crate) fn stop(&self, why: String) {
+        drop(self.stopped.set(why));
+    }
+
+    /// Why it follows no more, if it has stopped.
+    pub(crate) fn stopped(&self) -> Option<&str> {
+        self.stopped.get().map(String::as_str)
+    }
+
+    /// Who owns the shard.
+    pub(crate) fn owner(&self, own_pod: u32) -> CopyOwner {
+        let status = self.status();
+        if status.owned_term.is_some() {
+            return CopyOwner::This;
+        }
+        if self.stopped().is_some() || !status.has_caught_up {
+            return CopyOwner::Unknown;
+        }
+        match status.mark.owner.as_deref().and_then(pod_number) {
+            Some(pod) if pod != own_pod => CopyOwner::Pod(pod),
+            _ => CopyOwner::Nobody,
+        }
+    }
+
+    /// Waits until it owns the shard no more.
+    pub(crate) async fn is_given_up(&self) {
+        // A copy that does not run any more owns nothing.
+        drop(self.copy.status().wait_for(|status| status.owned_term.is_none()).await);
+    }
+
+    /// Why requests should not come yet, if so. A copy that stops later takes no pod out of its Service: its
+    /// other shards can be served.
+    fn unmet(&self) -> Option<String> {
+        if self.status().has_caught_up {
+            return None;
+        }
+        let behind = || format!("the copy of shard {:03} has not reached the end of its log", self.shard);
+        Some(self.trouble().unwrap_or_else(behind))
+    }
+
+    /// What somebody should look at: that it follows no more, and why.
+    fn trouble(&self) -> Option<String> {
+        self.stopped().map(|why| format!("the copy of shard {:03} follows no more: {why}", self.shard))
+    }
+}
+
+/// Whether the servers that keep the logs keep what they acknowledge, as far as this pod was told.
+#[derive(Debug, Default)]
+pub(crate) struct LogServers {
+    /// What must be otherwise; `None` once it was as it must be: that they are away later is no reason to
+    /// take a pod out of its Service.
+    unmet: Mutex<Option<Vec<String>>>,
+    is_met: OnceLock<()>,
+}
+
+impl LogServers {
+    /// Notes what must be otherwise: a line each, or none.
+    pub(crate) fn note(&self, unmet: Vec<String>) {
+        if unmet.is_empty() {
+            self.is_met.get_or_init(|| ());
+        }
+        *self.unmet.lock() = Some(unmet);
+    }
+
+    /// Whether they were once as they must be.
+    pub(crate) fn is_met(&self) -> bool {
+        self.is_met.get().is_some()
+    }
+
+    /// Why requests should not come yet, if so.
+    fn unmet(&self) -> Option<String> {
+        if self.is_met() {
+            return None;
+        }
+        let unmet = self.unmet.lock().clone();
+        Some(unmet.map_or_else(
+            || "the servers that keep the logs have not been asked yet".to_owned(),
+            |lines| lines.join("; "),
+        ))
+    }
+}
+
+/// Why requests should not come to the pod yet; `None` once its copies are in step and the servers of the
+/// logs are right.
+pub(super) fn unmet<'a>(
+    servers: &LogServers,
+    copies: impl IntoIterator<Item = &'a OwnCopy>,
+) -> Option<String> {
+    servers.unmet().or_else(|| copies.into_iter().find_map(OwnCopy::unmet))
+}
+
+/// What is wrong with copies for which requests may come all the same.
+pub(super) fn trouble<'a>(copies: impl IntoIterator<Item = &'a OwnCopy>) -> Option<String> {
+    copies.into_iter().find_map(OwnCopy::trouble)
+}
+
+/// How often somebody who waits for the copies to be in step looks.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_were_right_once_stay_so() {
+        let servers = LogServers::default();
+        assert!(servers.unmet().unwrap().contains("not been asked"));
+        servers.note(vec!["n1 does not sync always".to_owned()]);
+        assert!(servers.unmet().unwrap().contains("n1"));
+        servers.note(Vec::new());
+        servers.note(vec!["n1 says nothing".to_owned()]);
+        assert_eq!((servers.unmet(), servers.is_met()), (None, true));
+    }
+}

@@ -1,0 +1,89 @@
+//! How far a pod has applied the logs of its shards: told to other pods, which cannot know otherwise whether
+//! it keeps up.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri},
+    response::Response,
+};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::{Shards, forward::PassedHead};
+use crate::cluster::OtherPods;
+use contracts::shared_log::LogSeq;
+
+/// Where a pod says whether requests should come to it.
+const READY: &str = "/readyz";
+/// How long it may take to say so.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How far it has applied the logs of its shards: `SHARD=ENTRY`, with commas.
+const APPLIED: HeaderName = HeaderName::from_static("zombi-applied");
+
+impl Shards {
+    /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in
+    /// time, or says that no requests should come to it.
+    pub(crate) async fn applied_by_ready(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
+        let answer = self.ready(pod).await.filter(|answer| answer.status() == StatusCode::OK);
+        answer.map(|answer| applied(answer.headers())).unwrap_or_default()
+    }
+
+    /// Whether a pod answers at all, ready or not, if it says so in time.
+    pub(super) async fn is_there(&self, pod: u32) -> bool {
+        self.ready(pod).await.is_some()
+    }
+
+    /// What a pod says of whether requests should come to it, if it does so in time.
+    async fn ready(&self, pod: u32) -> Option<Response<Incoming>> {
+        let (mut parts, _) = Request::new(Body::empty()).into_parts();
+        parts.uri = Uri::from_static(READY);
+        let head = PassedHead::of(&parts, 1);
+        timeout(READY_TIMEOUT, self.send_to(&head, Body::empty(), pod)).await.ok()?.ok()
+    }
+}
+
+#[async_trait]
+impl OtherPods for Shards {
+    async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
+        self.ready(pod).await.map(|answer| applied(answer.headers())).unwrap_or_default()
+    }
+}
+
+/// Tells another pod how far this one has applied the logs of its shards.
+pub(in crate::http) fn tell_applied(response: &mut Response, applied: impl Iterator<Item = (u32, LogSeq)>) {
+    let each: Vec<String> = applied.map(|(shard, seq)| format!("{shard}={seq}")).collect();
+    if let Ok(applied) = HeaderValue::from_str(&each.join(",")) {
+        response.headers_mut().insert(APPLIED, applied);
+    }
+}
+
+/// What a pod says of how far it is, by shard.
+fn applied(headers: &HeaderMap) -> BTreeMap<u32, LogSeq> {
+    let text = headers.get(APPLIED).and_then(|applied| applied.to_str().ok()).unwrap_or_default();
+    let each = text.split(',').filter_map(|one| {
+        let (shard, seq) = one.split_once('=')?;
+        Some((shard.parse().ok()?, LogSeq(seq.parse().ok()?)))
+    });
+    each.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_says_how_far_it_is() {
+        let mut answer = Response::new(Body::empty());
+        assert_eq!(applied(answer.headers()), BTreeMap::new());
+        let far = BTreeMap::from([(3, LogSeq(120)), (11, LogSeq(0))]);
+        tell_applied(&mut answer, far.clone().into_iter());
+        assert_eq!(answer.headers()[APPLIED], "3=120,11=0");
+        assert_eq!(applied(answer.headers()), far);
+        answer.headers_mut().insert(APPLIED, HeaderValue::from_static("x,1=,=2,4=5=6,7=8"));
+        assert_eq!(applied(answer.headers()), BTreeMap::from([(7, LogSeq(8))]));
+    }
+}

@@ -1,0 +1,312 @@
+//! The copies that a pod has of shards with logs: their volumes, what follows the logs, and how they end.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use futures_util::future::{join_all, pending, try_join_all};
+use tiering::{CopyNames, CopyParts, CopyRunner, ShardCopy, StoreError};
+use tokio::{task, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{error, info, warn};
+
+use super::{
+    RunningStore, ServerError,
+    copy_volume::open_copy_volume,
+    flush_all::FlushAll,
+    log_watch,
+    logs::NatsLogs,
+    open::{Ground, ObservedNow, Startup, close, cold_options, show_to_operators, writer_options},
+    shards::{JoinedCluster, of_shard, shard_parts},
+    terms::CopyTerms,
+};
+use crate::{
+    cluster::{
+        copies::OwnCopy,
+        owners::{Owners, OwnersParts},
+        pod_name,
+    },
+    http::{
+        observe::SeenStore,
+        shards::{OwnedStore, ShardStores, Shards},
+        state::{App, AppState, OwnShards},
+    },
+    settings::Settings,
+};
+use cold_s3::{ColdOptions, S3Cold, s3::Objects, settings::CacheSettings};
+use contracts::{
+    clock::SystemClock, cold::ColdTier, engine::Engine, error::StorageError, fence::Fence, flusher::Flush,
+    metrics, shards::Shard,
+};
+use hot_rocksdb::{HotParts, RocksHot, options::SharedMemory, rocksdb::Db};
+
+/// How long a copy may take to end once it was told to.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long shards may take to be given up at a shutdown, before whoever has them stops all the same.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+
+type CopyTask = AbortOnDropHandle<Result<(), StorageError>>;
+
+/// An open copy, whose runner does not run yet.
+struct OpenCopy {
+    copy: Arc<OwnCopy>,
+    runner: CopyRunner,
+    settings: Settings,
+    db: Arc<Db>,
+    hot: Arc<dyn Engine>,
+    writer: CopyTask,
+    ground: Ground,
+}
+
+/// A copy that runs.
+pub(super) struct RunningCopy {
+    copy: Arc<OwnCopy>,
+    db: Arc<Db>,
+    writer: CopyTask,
+    follower: CopyTask,
+    terms: AbortOnDropHandle<Infallible>,
+    stop: CancellationToken,
+}
+
+impl Startup {
+    /// Opens the copies of this pod, and what goes with them.
+    ///
+    /// # Errors
+    /// [`ServerError`] if one of them cannot be opened.
+    pub(super) async fn open_copies(
+        self,
+        settings: &Settings,
+        joined: JoinedCluster,
+    ) -> Result<(AppState, RunningStore), ServerError> {
+        let memory = SharedMemory::of_several(settings.hot);
+        let logs = Arc::new(NatsLogs::new(settings, &joined.cluster.record));
+        let opened = self.open_volumes(settings, &joined, (&*logs, &memory)).await?;
+        let spare = self.open_spare(settings, &joined.disk, (memory, opened.len())).await?;
+        let JoinedCluster { cluster, client, disk, .. } = joined;
+        let copies: Vec<Arc<OwnCopy>> = opened.iter().map(|open| Arc::clone(&open.copy)).collect();
+        drop(cluster.owners.set(Owners::new(OwnersParts {
+            own: cluster.own,
+            shards: cluster.record.shards,
+            logs,
+            copies,
+            fresh_for: settings.copies.tick(),
+        })));
+        metrics::joined_cluster();
+        metrics::joined_logs(cluster.record.copies, settings.shared_log.max_bytes);
+        (0..cluster.record.shards).for_each(|number| metrics::shard_owned(number, false));
+        let ops = Arc::clone(&self.ops);
+        // For what is about no shard: of that there is nothing to flush, which is no lack of a bucket.
+        let nothing: Arc<dyn Flush> = Arc::new(FlushAll::of(Vec::new()));
+        let base = Arc::new(App { flush: Some(nothing), ..self.app(settings, &spare.store) });
+        let store = |open: &OpenCopy| Arc::new(OwnedStore::new(Arc::clone(&open.copy)));
+        let stores: Arc<[Arc<OwnedStore<App>>]> = opened.iter().map(store).collect();
+        let volumes = opened.iter().map(|open| Arc::clone(&open.hot)).collect();
+        show_to_operators(settings, &base, (volumes, observed(&stores)));
+        drop(ops.flush.set(flush_of(&stores)));
+        let copies = opened.into_iter().zip(stores.iter());
+        let copies = copies.filter_map(|(open, store)| open.start(&base, store)).collect();
+        let shards = Arc::new(Shards::new(cluster, client, shard_parts(&base)));
+        drop(ops.pods.set(shards.clone()));
+        let watches = log_watch::begin(settings, &shards).map_err(ServerError::Setting)?;
+        let stores = ShardStores::Owned { spare: Arc::clone(&base), stores };
+        let app = App { shards: Some(OwnShards { shards, stores }), ..App::clone(&base) };
+        let running = RunningStore { copies, watches, ..RunningStore::new(vec![spare], disk) };
+        Ok((Arc::new(app), running))
+    }
+
+    /// Opens the volumes of all copies at once, and the logs of their shards.
+    async fn open_volumes(
+        &self,
+        settings: &Settings,
+        joined: &JoinedCluster,
+        (logs, memory): (&NatsLogs, &SharedMemory),
+    ) -> Result<Vec<OpenCopy>, ServerError> {
+        let numbers = joined.cluster.own_shards();
+        let count = numbers.len();
+        self.ops.lifecycle.progress.begin("opening the volumes and the logs of the shards");
+        let opening = numbers.into_iter().enumerate().map(|(at, number)| {
+            let shard = Shard { number, of: joined.cluster.record.shards };
+            let part = of_shard(settings, shard, count);
+            let ground = self.ground(at, &joined.disk, Some(joined.objects.of_shard(shard)));
+            let files = self.volume_files(count);
+            Box::pin(async move {
+                let (db, catalog) =
+                    open_copy_volume(&part, (shard, &joined.cluster.record), (memory.clone(), files)).await?;
+                let hot_parts = HotParts {
+                    db: Arc::clone(&db),
+                    catalog,
+                    disk: Arc::clone(&ground.disk),
+                    clock: SystemClock::shared(),
+                    fence: Arc::new(Fence::default()),
+                    heartbeat: Arc::clone(&ground.heartbeats.writer),
+                };
+                let (hot, writer) = RocksHot::new(hot_parts, writer_options(&part))?;
+                let hot: Arc<dyn Engine> = hot;
+                let writer = AbortOnDropHandle::new(task::spawn(writer.run()));
+                let known = hot.log_mark().await?.map_or(0, |mark| mark.generation);
+                let (log, generation) = logs.open(number, known, &ground.progress).await?;
+                let (copy, runner) = ShardCopy::new(CopyParts {
+                    hot: Arc::clone(&hot),
+                    log,
+                    generation,
+                    cold: to_recover_from(&part, joined.objects.of_shard(shard)),
+                    clock: SystemClock::shared(),
+                    names: names(joined, number),
+                    settings: part.copies,
+                    keep: part.keep,
+                    log_keep_bytes: part.shared_log.keep_bytes,
+                    key_window_ms: part.keys.window_ms(),
+                    progress: Arc::clone(&ground.progress),
+                });
+                let copy = Arc::new(OwnCopy::new(number, copy));
+                Ok::<_, ServerError>(OpenCopy { copy, runner, settings: part, db, hot, writer, ground })
+            })
+        });
+        try_join_all(opening).await
+    }
+}
+
+/// The shard's bucket, as a copy that is recovered reads it: each segment once.
+fn to_recover_from(part: &Settings, objects: Objects) -> Arc<dyn ColdTier> {
+    let cache = CacheSettings { cache_bytes: 0 };
+    Arc::new(S3Cold::new(objects, ColdOptions { cache, ..cold_options(part) }))
+}
+
+/// Whose copy of a shard it is.
+fn names(joined: &JoinedCluster, shard: u32) -> CopyNames {
+    let cluster = &joined.cluster;
+    CopyNames {
+        cluster: cluster.record.cluster,
+        shard,
+        pod: pod_name(cluster.own),
+        address: cluster.address(cluster.own).unwrap_or_default().to_owned(),
+        copies: cluster.copies_of(shard).iter().map(|pod| pod_name(*pod)).collect(),
+    }
+}
+
+/// The stores of the shards that this pod owns when somebody looks.
+fn observed(stores: &Arc<[Arc<OwnedStore<App>>]>) -> ObservedNow {
+    let stores = Arc::clone(stores);
+    Box::new(move || {
+        let owned = stores.iter().filter_map(|store| store.served());
+        let seen = owned.map(|app| SeenStore {
+            engine: Arc::clone(&app.engine),
+            reader: app.reader.clone(),
+            erasures: Arc::clone(&app.erasures),
+        });
+        seen.collect()
+    })
+}
+
+/// Flushes the shards that this pod owns when somebody asks.
+fn flush_of(stores: &Arc<[Arc<OwnedStore<App>>]>) -> Arc<dyn Flush> {
+    let stores = Arc::clone(stores);
+    Arc::new(FlushAll::now(move || stores.iter().filter_map(|store| store.served()?.flush.clone()).collect()))
+}
+
+impl OpenCopy {
+    /// Follows the log from now on, and serves whenever the copy owns its shard.
+    fn start(self, app: &Arc<App>, store: &Arc<OwnedStore<App>>) -> Option<RunningCopy> {
+        let Self { copy, runner, settings, db, hot, writer, ground } = self;
+        let terms = CopyTerms {
+            settings,
+            hot,
+            objects: ground.objects?,
+            heartbeats: ground.heartbeats,
+            bucket: ground.bucket,
+            app: Arc::clone(app),
+            store: Arc::clone(store),
+        };
+        let stop = CancellationToken::new();
+        let follower = task::spawn(follow(Arc::clone(&copy), runner, stop.clone()));
+        Some(RunningCopy {
+            copy,
+            db,
+            writer,
+            follower: AbortOnDropHandle::new(follower),
+            terms: AbortOnDropHandle::new(task::spawn(terms.run())),
+            stop,
+        })
+    }
+}
+
+/// Runs a copy until it is told to stop. One that can follow no more leaves the shard to the others: the pod
+/// goes on with what else it has.
+///
+/// # Errors
+/// Why the volume cannot be written any more.
+async fn follow(copy: Arc<OwnCopy>, runner: CopyRunner, stop: CancellationToken) -> Result<(), StorageError> {
+    match runner.run(stop).await {
+        Err(error) if !error.ends_writing() => {
+            // What is refused says what to do.
+            let cure = match error {
+                StorageError::Corrupt { .. } => "move its volume away, and start this pod anew",
+                _ => "its volume is as it was",
+            };
+            error!(
+                shard = copy.shard,
+                %error,
+                cure,
+                "this copy of the shard follows no more, and never owns it again"
+            );
+            copy.stop(error.to_string());
+            pending().await
+        }
+        ended => ended,
+    }
+}
+
+impl RunningCopy {
+    /// Waits until a task of it ends that should not: its volume cannot be written any more.
+    pub(super) async fn failed(&mut self) -> StoreError {
+        let (part, ended) = tokio::select! {
+            ended = &mut self.writer => ("writer", ended),
+            ended = &mut self.follower => ("copy", ended),
+            ended = &mut self.terms => ("terms", ended.map(|never| match never {})),
+        };
+        match ended {
+            Ok(Err(error)) => StoreError::Storage(error),
+            Ok(Ok(())) => StoreError::Ended { part, source: None },
+            Err(error) => StoreError::Ended { part, source: Some(error) },
+        }
+    }
+
+    /// Gives up the shard, if this copy owns it, and waits until it has; not for longer than is worth it.
+    async fn hand_over(&self) {
+        let shard = self.copy.shard;
+        if self.copy.status().owned_term.is_none() {
+            return;
+        }
+        let Some(to) = self.copy.copy().hand_over(None) else { return };
+        match timeout(HAND_OVER_TIMEOUT, self.copy.is_given_up()).await {
+            Ok(()) => info!(shard, to, "the shard was handed over"),
+            Err(_) => {
+                warn!(shard, to, "the shard could not be handed over: others wait for this pod's silence")
+            }
+        }
+    }
+
+    /// Ends it; nothing is flushed, as nothing is only here.
+    async fn stop(self) {
+        let Self { copy, db, writer, mut follower, terms, stop } = self;
+        stop.cancel();
+        if copy.stopped().is_none() && timeout(END_TIMEOUT, &mut follower).await.is_err() {
+            warn!(shard = copy.shard, "the copy did not end in time");
+        }
+        follower.abort();
+        terms.abort();
+        drop(terms.await);
+        writer.abort();
+        drop(writer.await);
+        close(db).await;
+    }
+}
+
+/// Gives up all shards that are owned here, all at once.
+pub(super) async fn hand_over_all(copies: &[RunningCopy]) {
+    join_all(copies.iter().map(RunningCopy::hand_over)).await;
+}
+
+/// Ends all copies, all at once. What was taken over meanwhile is handed over first.
+pub(super) async fn stop_all(copies: Vec<RunningCopy>) {
+    hand_over_all(&copies).await;
+    join_all(copies.into_iter().map(RunningCopy::stop)).await;
+}

@@ -1,0 +1,140 @@
+//! Three NATS servers on loopback, set up as deploy/components/nats does it.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use testing::server::PATIENCE;
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+/// Servers.
+const COUNT: usize = 3;
+/// How often they are started before somebody else's ports are no excuse any more.
+const STARTS: usize = 5;
+
+/// The servers. All ends with it.
+pub(crate) struct NatsTrio {
+    directory: TempDir,
+    /// Of each: for clients, for monitoring, for the others.
+    ports: Vec<[u16; 3]>,
+    processes: Vec<Option<Child>>,
+}
+
+impl NatsTrio {
+    /// Three that have found each other.
+    pub(crate) async fn start() -> Self {
+        for _ in 0..STARTS {
+            let directory = TempDir::new().unwrap();
+            fs::write(directory.path().join("credentials"), "zombi:secret\n").unwrap();
+            let mut servers = Self { directory, ports: free_ports(), processes: Vec::new() };
+            servers.processes = (0..COUNT).map(|number| Some(servers.begin(number))).collect();
+            if servers.are_ready().await {
+                return servers;
+            }
+            println!("a server has ended at once, as if its port had been taken: with others");
+        }
+        panic!("no servers after {STARTS} starts");
+    }
+
+    /// What pods are told of them.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        let list = |scheme: &str, place: usize| {
+            let addresses = self.ports.iter().map(|ports| format!("{scheme}://127.0.0.1:{}", ports[place]));
+            addresses.collect::<Vec<_>>().join(",")
+        };
+        vec![
+            ("cluster.nats.urls", list("nats", 0)),
+            ("cluster.nats.monitors", list("http", 1)),
+            ("cluster.nats.credentials_file", self.path("credentials").display().to_string()),
+        ]
+    }
+
+    /// Kills one, as if its machine were gone.
+    pub(crate) async fn kill(&mut self, number: usize) {
+        self.processes[number].take().expect("it runs").kill().await.unwrap();
+    }
+
+    /// Starts one again that was killed, on its own data.
+    pub(crate) async fn restart(&mut self, number: usize) {
+        self.processes[number] = Some(self.begin(number));
+        assert!(self.are_ready().await, "it has ended at once");
+    }
+
+    /// Takes away all that they had, after all were killed, and starts them again.
+    pub(crate) async fn lose_everything(&mut self) {
+        for number in 0..COUNT {
+            fs::remove_dir_all(self.path(&format!("data-{number}"))).unwrap();
+        }
+        self.processes = (0..COUNT).map(|number| Some(self.begin(number))).collect();
+        assert!(self.are_ready().await, "one has ended at once");
+    }
+
+    /// A file beside theirs.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn config(&self, number: usize) -> String {
+        let [client, monitor, route] = self.ports[number];
+        let data = self.path(&format!("data-{number}"));
+        let routes =
+            self.ports.iter().map(|ports| format!("\"nats://route:between@127.0.0.1:{}\"", ports[2]));
+        let routes = routes.collect::<Vec<_>>().join(", ");
+        format!(
+            "server_name: n{number}\nlisten: \"127.0.0.1:{client}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
+             jetstream {{ store_dir: {data:?}, sync_interval: always, max_memory_store: 64MiB, \
+             max_file_store: 64GiB }}\n\
+             accounts {{ ZOMBI {{ jetstream: enabled, users: [ {{ user: zombi, password: secret }} ] }} }}\n\
+             cluster {{ name: zombi, listen: \"127.0.0.1:{route}\", \
+             authorization {{ user: route, password: between }}, routes: [ {routes} ] }}\n"
+        )
+    }
+
+    fn begin(&self, number: usize) -> Child {
+        let config = self.path(&format!("n{number}.conf"));
+        fs::write(&config, self.config(number)).unwrap();
+        let program = std::env::var_os("NATS_SERVER").expect("NATS_SERVER names the server: make log-check");
+        let mut command = Command::new(program);
+        command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.kill_on_drop(true).spawn().expect("NATS_SERVER is a program")
+    }
+
+    /// Waits until all that run are healthy; false if one has ended by itself.
+    async fn are_ready(&mut self) -> bool {
+        let until = Instant::now() + PATIENCE;
+        for number in 0..COUNT {
+            while !self.is_healthy(number).await {
+                let process = self.processes[number].as_mut().expect("it was begun");
+                if process.try_wait().unwrap().is_some() {
+                    return false;
+                }
+                assert!(Instant::now() < until, "n{number} is not healthy");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        true
+    }
+
+    async fn is_healthy(&self, number: usize) -> bool {
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+        let client = client.timeout(Duration::from_secs(5)).build().unwrap();
+        let url = format!("http://127.0.0.1:{}/healthz", self.ports[number][1]);
+        client.get(url).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+}
+
+/// Ports that nobody has now: all must be known before one starts.
+fn free_ports() -> Vec<[u16; 3]> {
+    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let held: Vec<TcpListener> = (0..3 * COUNT).map(bind).collect();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    held.chunks(3).map(|three| [port(&three[0]), port(&three[1]), port(&three[2])]).collect()
+}

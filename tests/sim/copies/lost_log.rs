@@ -1,0 +1,113 @@
+//! The log is lost, with all that its servers had, while clients write: it is begun anew on the volume of the
+//! copy that has most, and the others are recovered from S3.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{task::LocalSet, time::sleep};
+
+use super::{PODS, World, check_end, clients::clients, pod::Pod};
+use crate::{run, simulation::Trace};
+
+/// How long the pods are at work before the log is lost.
+const AT_WORK: std::ops::Range<u64> = 5..25;
+/// How soon all copies have applied what the log has.
+const SETTLES: Duration = Duration::from_secs(2);
+
+fn lose_the_log(seed: u64) {
+    fastrand::seed(seed); // how long the SDK waits before it tries again
+    run(LocalSet::new().run_until(async move {
+        let world = World::new(seed);
+        let _trace = Trace(world.bucket.clone());
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
+        for pod in &mut pods {
+            pod.start(&world, rng.random());
+        }
+        let clients = clients(&world, seed);
+        for generation in 1..=2 {
+            sleep(Duration::from_secs(rng.random_range(AT_WORK))).await;
+            for pod in &mut pods {
+                pod.kill(&world).await;
+            }
+            world.log.lose(seed + u64::from(generation));
+            let most = with_most(&world, &pods).await;
+            pods[most].begin_log_anew(&world, generation, &mut rng).await;
+            world.generation.set(generation);
+            for pod in &mut pods {
+                pod.start(&world, rng.random());
+            }
+        }
+        sleep(Duration::from_secs(rng.random_range(AT_WORK))).await;
+        let counts = check_end(&world, &mut pods, clients).await;
+        assert!(counts.acked > 0 && counts.seen > 0, "{counts}");
+    }));
+}
+
+/// The pod whose volume has applied most.
+async fn with_most(world: &World, pods: &[Pod]) -> usize {
+    let mut most = (0, None);
+    for (number, pod) in pods.iter().enumerate() {
+        let applied = pod.applied_at_rest(world).await;
+        if applied > most.1 {
+            most = (number, applied);
+        }
+    }
+    most.0
+}
+
+/// The log is begun anew with a copy that lacks what others have and S3 has not, and is written to until S3
+/// has other events where theirs are.
+fn leave_behind(seed: u64) {
+    fastrand::seed(seed);
+    run(LocalSet::new().run_until(async move {
+        let world = World::new(seed);
+        let _trace = Trace(world.bucket.clone());
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
+        for pod in &mut pods {
+            pod.start(&world, rng.random());
+        }
+        let first = clients(&world, seed);
+        sleep(Duration::from_secs(rng.random_range(AT_WORK))).await;
+        world.bucket.is_down.store(true, SeqCst);
+        // What S3 took last is in the log by then, and all copies know of it.
+        sleep(SETTLES).await;
+        let lesser = (0..PODS.len()).find(|pod| !world.served.borrow().contains_key(PODS[*pod])).unwrap();
+        pods[lesser].kill(&world).await;
+        sleep(Duration::from_secs(rng.random_range(AT_WORK))).await;
+        drop((first, world.history.take()));
+        for pod in &mut pods {
+            pod.kill(&world).await;
+        }
+        let most = with_most(&world, &pods).await;
+        assert!(pods[lesser].applied_at_rest(&world).await < pods[most].applied_at_rest(&world).await);
+        world.log.lose(seed);
+        world.bucket.heal();
+        pods[lesser].begin_log_anew(&world, 1, &mut rng).await;
+        world.generation.set(1);
+        pods[lesser].start(&world, rng.random());
+        let _others = clients(&world, seed + 1);
+        world.owner().await;
+        sleep(2 * Duration::from_secs(AT_WORK.end)).await;
+        let why = pods[most].refuses_to_follow(&world).await;
+        assert!(why.contains("begun anew behind entry") && why.contains("zombi salvage"), "{why}");
+        pods[lesser].kill(&world).await;
+    }));
+}
+
+#[test]
+fn a_log_that_is_lost_is_begun_anew_and_nothing_that_was_acked_is_lost_with_it() {
+    for seed in 0..20 {
+        let simulated = std::panic::catch_unwind(|| lose_the_log(seed));
+        assert!(simulated.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_copy_that_has_more_than_the_one_a_lost_log_was_begun_anew_with_says_so() {
+    for seed in 0..5 {
+        let simulated = std::panic::catch_unwind(|| leave_behind(seed));
+        assert!(simulated.is_ok(), "seed {seed}");
+    }
+}
