@@ -9,7 +9,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use axum::{body::Body, http::Request};
+use axum::{
+    body::Body,
+    http::{Request, header},
+};
 use contracts::{error::Overload, settings::Seconds};
 use k8s_openapi::{
     api::{
@@ -151,7 +154,9 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
         pods: OnceLock::new(),
         gate: None,
     });
-    let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
+    // The kubelet names the pod's address.
+    let request = Request::get(action.path.as_deref().unwrap()).header(header::HOST, "10.244.0.7:9090");
+    let request = request.body(Body::empty()).unwrap();
     let door = http::AdminDoor { header_bytes: 65_536, asks_who: true, has_tls_beside_it: false };
     http::admin_routes(ops, door).answer(request, Arc::default()).await.status().as_u16()
 }
