@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{
     flusher::Flusher,
-    recovery::{Recovery, Relation, Tenure},
+    recovery::{Recovery, Relation},
 };
 use contracts::{bucket::BucketState, error::StorageError, flusher::Flush, retry::RetryWait};
 
@@ -26,9 +26,9 @@ const OPEN_RETRY: Duration = Duration::from_secs(5);
 /// How long a start retries what waiting does not resolve: new rights and names take a while to take effect
 /// everywhere.
 const DENIED_RETRY_TIME: Duration = Duration::from_secs(15);
-/// How long the owner of a shard waits for the bucket before it serves without: the log has all that its
-/// volume has not, so only reads of what is cold alone need the bucket.
-const OWNER_WAIT: Duration = Duration::from_millis(500);
+/// How long the owner of a shard waits for the bucket before it serves without: only reads of what is cold
+/// alone need the bucket.
+pub(super) const OWNER_WAIT: Duration = Duration::from_millis(500);
 
 /// The flusher at work, in the end with what it has ended with.
 type FlusherTask = AbortOnDropHandle<Result<(), StorageError>>;
@@ -39,6 +39,8 @@ pub(super) struct Opening {
     pub(super) recovery: Recovery,
     /// Shows what is wrong with the bucket.
     pub(super) bucket: Arc<BucketState>,
+    /// How long the volume, which can always serve, waits for the bucket before it serves without.
+    pub(super) patience: Option<Duration>,
 }
 
 impl Opening {
@@ -51,8 +53,8 @@ impl Opening {
         flush: &dyn Flush,
         stop: CancellationToken,
     ) -> Result<FlusherTask, StorageError> {
-        if self.recovery.tenure == Tenure::Owner {
-            return self.open_beside(flusher, stop).await;
+        if let Some(patience) = self.patience {
+            return self.open_beside(patience, flusher, stop).await;
         }
         let Some(relation) = self.now().await? else {
             let later = async move {
@@ -97,10 +99,11 @@ impl Opening {
         Ok(flusher)
     }
 
-    /// The same for the owner of a shard, whose volume can always serve: opening goes on in the background if
-    /// it takes longer than a moment.
+    /// The same for a volume that can always serve: opening goes on in the background if it takes longer than
+    /// `patience`.
     async fn open_beside(
         self,
+        patience: Duration,
         flusher: Flusher,
         stop: CancellationToken,
     ) -> Result<FlusherTask, StorageError> {
@@ -118,7 +121,7 @@ impl Opening {
                 Ok(Err(why)) => why,
                 _ => StorageError::Closed,
             }),
-            _ = timeout(OWNER_WAIT, is_open) => Ok(task),
+            _ = timeout(patience, is_open) => Ok(task),
         }
     }
 

@@ -19,7 +19,7 @@ use super::{
     cover::LogCover,
     eraser::{EraserHandle, EraserParts},
     flusher::{FlushHandle, Flusher, Tiers},
-    opening::Opening,
+    opening::{OWNER_WAIT, Opening},
     reader::{ReadTurns, TieredReader},
     recovery::{Recovery, Tenure},
     reserve::Reserver,
@@ -190,8 +190,9 @@ impl Store {
                 fence: Arc::clone(&fence),
             };
             let recovery = recovery(&tiers, tenure, options.key_window_ms, progress)?;
+            let opening = Opening { recovery, bucket, patience: cover.as_ref().map(|_| OWNER_WAIT) };
             let (runner, flush) = Flusher::new(tiers, options.flush, options.keep, cover);
-            let flusher = Some(Opening { recovery, bucket }.open(runner, &flush, stopping.clone()).await?);
+            let flusher = Some(opening.open(runner, &flush, stopping.clone()).await?);
             cold = Some(ColdSide { tier: Arc::clone(tier), flush: Arc::new(flush), flusher, reserving });
         }
         let (erasures, eraser) = EraserHandle::new(EraserParts {

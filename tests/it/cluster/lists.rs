@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use futures_util::future::join;
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 use testing::{
     TestCluster,
     faults::{Fault, Operation},
+    server::eventually,
 };
 use tokio::time::sleep;
 
@@ -96,8 +98,15 @@ async fn a_flush_waits_for_a_pod_that_is_at_work_and_for_none_that_is_silent() {
     assert_eq!((status.as_u16(), &report["events"]), (200, &json!(2)), "{report}");
 
     cluster.pods[1].signal("STOP").await;
-    let (status, problem) = asked.post("/flush", &Value::Null).await;
+    let mut refused = (StatusCode::OK, Value::Null);
+    // Until all of its threads have stopped it may answer once more.
+    eventually("the pod is silent", async || {
+        refused = asked.post("/flush", &Value::Null).await;
+        refused.0 != StatusCode::OK
+    })
+    .await;
     cluster.pods[1].signal("CONT").await;
+    let (status, problem) = refused;
     assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("forward_failed")), "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("zombi-1"), "{problem}");
 }
