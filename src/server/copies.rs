@@ -92,6 +92,7 @@ impl Startup {
         metrics::joined_cluster();
         metrics::joined_logs(cluster.record.copies, settings.shared_log.max_bytes);
         (0..cluster.record.shards).for_each(|number| metrics::shard_owned(number, false));
+        opened.iter().for_each(|open| metrics::copy_follows(open.copy.shard));
         let ops = Arc::clone(&self.ops);
         // For what is about no shard: of that there is nothing to flush, which is no lack of a bucket.
         let nothing: Arc<dyn Flush> = Arc::new(FlushAll::of(Vec::new()));
@@ -248,6 +249,7 @@ async fn follow(copy: Arc<OwnCopy>, runner: CopyRunner, stop: CancellationToken)
                 "this copy of the shard follows no more, and never owns it again"
             );
             copy.stop(error.to_string());
+            metrics::copy_stopped(copy.shard);
             pending().await
         }
         ended => ended,

@@ -33,7 +33,7 @@ const NUMBERS: [&str; 9] = [
     "zombi_log_lag_entries",
     "zombi_log_bytes",
     "zombi_log_max_bytes",
-    "zombi_log_damage_total",
+    "zombi_copy_stopped",
     "zombi_log_streams_damaged",
     "zombi_log_servers_unmet",
     "zombi_overtaken_total",

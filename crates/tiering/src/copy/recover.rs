@@ -67,6 +67,7 @@ impl<'a> CopyRecovery<'a> {
     /// # Errors
     /// `Refused` if the volume has what cannot be; `OutcomeUnknown` or `Closed`.
     pub(super) async fn run(&self) -> Result<LogMark, StorageError> {
+        metrics::log_out_of_step(self.parts.names.shard);
         let mut retry = RetryWait::new(FIRST_RETRY, LONGEST_RETRY);
         loop {
             match self.once().await {
