@@ -178,6 +178,9 @@ pub(super) struct ApiFlush {
 #[derive(Debug, Deserialize)]
 pub(super) struct ApiMissing {
     pub(super) pod: Option<String>,
+    /// Their numbers; none if all that the pod has is not counted in.
+    #[serde(default)]
+    pub(super) shards: Vec<u32>,
     pub(super) error: String,
 }
 

@@ -104,7 +104,8 @@ impl Startup {
         drop(ops.flush.set(flush_of(&stores)));
         let copies = opened.into_iter().zip(stores.iter());
         let copies = copies.filter_map(|(open, store)| open.start(&base, store)).collect();
-        let shards = Arc::new(Shards::new(cluster, client, shard_parts(&base)));
+        let parts = shard_parts(&base, Some(settings.copies.read_timeout_secs.duration()));
+        let shards = Arc::new(Shards::new(cluster, client, parts));
         drop(ops.pods.set(shards.clone()));
         let watches = log_watch::begin(settings, &shards).map_err(ServerError::Setting)?;
         let stores = ShardStores::Owned { spare: Arc::clone(&base), stores };

@@ -120,12 +120,13 @@ pub(super) fn of_shard(settings: &Settings, shard: Shard, own_shards: usize) -> 
 }
 
 /// What of the process the way to other pods needs.
-pub(super) fn shard_parts(app: &App) -> ShardParts {
+pub(super) fn shard_parts(app: &App, confirm_timeout: Option<Duration>) -> ShardParts {
     ShardParts {
         limits: Arc::clone(&app.limits),
         inflight: Arc::clone(&app.inflight),
         responses: Arc::clone(&app.responses),
         stopping: app.stopping.clone(),
+        confirm_timeout,
     }
 }
 
@@ -199,7 +200,7 @@ impl Startup {
             apps.iter_mut().for_each(|app| app.flush = Some(Arc::clone(&nothing)));
             drop(ops.flush.set(nothing));
         }
-        let shards = Arc::new(Shards::new(cluster, client, shard_parts(&first)));
+        let shards = Arc::new(Shards::new(cluster, client, shard_parts(&first, None)));
         let stores_of_shards = ShardStores::Bound(apps.into_iter().map(Arc::new).collect());
         let app = App { shards: Some(OwnShards { shards, stores: stores_of_shards }), ..first };
         Ok((Arc::new(app), RunningStore::new(stores, disk)))

@@ -334,6 +334,34 @@ async fn servers_of_the_logs_are_killed_and_no_shard_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_the_logs_there_is_no_list_and_the_counts_say_what_is_missing() {
+    let mut cluster = LoadedCluster::start().await;
+    for number in 0..2 {
+        cluster.servers.kill(number).await;
+    }
+    for pod in &cluster.pods {
+        for path in ["/tables", "/consumers"] {
+            eventually("a list says why there is none", async || {
+                let (status, problem) = pod.get(path).await;
+                assert_eq!(status, 503, "{path}: {problem}");
+                problem["code"] == "log_unavailable"
+            })
+            .await;
+        }
+        let (status, stats) = pod.get("/stats").await;
+        assert_eq!(status, 200, "{stats}");
+        let missing = stats["missing"].as_array().unwrap().iter();
+        let shards = missing.flat_map(|one| one["shards"].as_array().unwrap());
+        let shards: BTreeSet<u64> = shards.map(|shard| shard.as_u64().unwrap()).collect();
+        assert_eq!(shards.len(), SHARDS as usize, "{stats}");
+    }
+    for number in 0..2 {
+        cluster.servers.restart(number).await;
+    }
+    cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_copy_without_its_volume_reads_the_log() {
     let mut cluster = LoadedCluster::start().await;
     cluster.pods[1].kill().await;

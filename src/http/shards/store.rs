@@ -125,10 +125,10 @@ impl ShardHandlers {
     }
 
     /// The one for what is about no shard, or what any of them refuses.
-    pub(super) fn first(&self) -> Option<&HandlerEndpoint> {
+    pub(super) fn first(&self) -> &HandlerEndpoint {
         match self {
-            Self::Bound(here) => here.first(),
-            Self::Owned { spare, .. } => Some(spare),
+            Self::Bound(here) => &here[0],
+            Self::Owned { spare, .. } => spare,
         }
     }
 
@@ -140,17 +140,28 @@ impl ShardHandlers {
         }
     }
 
-    /// The answer of the one at a place; `None` if there is none. What is only read is answered once it is
-    /// known that this copy still owned the shard when it was asked.
-    pub(super) async fn answer(&self, place: usize, request: Request) -> Option<Response> {
+    /// The answer of the one at a place, which there is. What is only read is answered once it is known that
+    /// this copy still owned the shard when it was asked.
+    pub(super) async fn answer(&self, place: usize, request: Request) -> Response {
         let CopyHandler { copy, served } = match self {
-            Self::Bound(here) => return Some(here.get(place)?(request).await),
-            Self::Owned { copies, .. } => copies.get(place)?,
+            Self::Bound(here) => return here[place](request).await,
+            Self::Owned { copies, .. } => &copies[place],
         };
-        let Some(endpoint) = served() else { return Some(nobody_owns().into_response()) };
+        let Some(endpoint) = served() else { return nobody_owns().into_response() };
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let answering = endpoint(request);
-        Some(if is_read { confirmed(copy, answering).await } else { answering.await })
+        if is_read { confirmed(copy, answering).await } else { answering.await }
+    }
+
+    /// The same where this copy has been known to own the shard since it was asked.
+    pub(super) async fn answer_known(&self, place: usize, request: Request) -> Response {
+        match self {
+            Self::Bound(here) => here[place](request).await,
+            Self::Owned { copies, .. } => match (copies[place].served)() {
+                Some(endpoint) => endpoint(request).await,
+                None => nobody_owns().into_response(),
+            },
+        }
     }
 
     /// Waits until it is known that this pod still owns the shard at a place, where another may.
