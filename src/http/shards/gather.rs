@@ -20,13 +20,14 @@ use tokio::time::{Instant, timeout};
 use super::{
     ShardedRoute,
     asked::{AskedPod, AskedShards, SPARE, header_of},
-    forward::{PassedHead, failed, is_moved, silent},
+    forward::{PassedHead, is_moved},
     heard::{Heard, HeardParts, Said, Taken, broken, read, received, take_moved, taken},
     hop,
     merge::{ListPage, merge},
     moved_from, query,
     reach::Gathered,
     scope_of,
+    unanswered::{failed, silent},
 };
 use crate::http::{answers, connection::Connection, context::OwnBody, error::Problem, scope::RequestScope};
 

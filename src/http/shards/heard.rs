@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use super::{forward::disagree, reach::Gathered};
+use super::{reach::Gathered, unanswered::disagree};
 use crate::{
     cluster::pod_name,
     http::{code::Code, error::Problem, memory::Share},

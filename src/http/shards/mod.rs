@@ -16,6 +16,7 @@ mod passed;
 mod reach;
 mod relayed;
 mod store;
+mod unanswered;
 
 use std::{sync::Arc, time::Duration};
 
