@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use super::{
-    RunningStore, ServerError,
+    RunningStore, ServerError, bucket_watch,
     copy_volume::open_copy_volume,
     flush_all::FlushAll,
     log_watch,
@@ -80,7 +80,7 @@ impl Startup {
         let logs = Arc::new(NatsLogs::new(settings, &joined.cluster.record));
         let opened = self.open_volumes(settings, &joined, (&*logs, &memory)).await?;
         let spare = self.open_spare(settings, &joined.disk, (memory, opened.len())).await?;
-        let JoinedCluster { cluster, client, disk, .. } = joined;
+        let JoinedCluster { cluster, client, disk, objects } = joined;
         let copies: Vec<Arc<OwnCopy>> = opened.iter().map(|open| Arc::clone(&open.copy)).collect();
         drop(cluster.owners.set(Owners::new(OwnersParts {
             own: cluster.own,
@@ -107,7 +107,8 @@ impl Startup {
         let parts = shard_parts(&base, Some(settings.copies.read_timeout_secs.duration()));
         let shards = Arc::new(Shards::new(cluster, client, parts));
         drop(ops.pods.set(shards.clone()));
-        let watches = log_watch::begin(settings, &shards).map_err(ServerError::Setting)?;
+        let mut watches = log_watch::begin(settings, &shards).map_err(ServerError::Setting)?;
+        watches.push(bucket_watch::begin(objects, owns_some(&stores)));
         let stores = ShardStores::Owned { spare: Arc::clone(&base), stores };
         let app = App { shards: Some(OwnShards { shards, stores }), ..App::clone(&base) };
         let running = RunningStore { copies, watches, ..RunningStore::new(vec![spare], disk) };
@@ -196,6 +197,12 @@ fn observed(stores: &Arc<[Arc<OwnedStore<App>>]>) -> ObservedNow {
         });
         seen.collect()
     })
+}
+
+/// Whether this pod owns a shard when somebody asks.
+fn owns_some(stores: &Arc<[Arc<OwnedStore<App>>]>) -> Box<dyn Fn() -> bool + Send> {
+    let stores = Arc::clone(stores);
+    Box::new(move || stores.iter().any(|store| store.served().is_some()))
 }
 
 /// Flushes the shards that this pod owns when somebody asks.

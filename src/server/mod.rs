@@ -2,6 +2,7 @@
 //! starts them and stops them in order.
 
 mod access;
+mod bucket_watch;
 mod copies;
 mod copy_volume;
 mod descriptors;
@@ -125,7 +126,7 @@ struct RunningStore {
     stores: Vec<OpenStore>,
     /// The copies of shards with logs, each with a store of its own in each term.
     copies: Vec<RunningCopy>,
-    /// What looks at these and at the servers of their logs.
+    /// What looks at these, at the servers of their logs, and at the bucket while nothing else does.
     watches: Vec<AbortOnDropHandle<()>>,
     _disk: AbortOnDropHandle<()>,
 }

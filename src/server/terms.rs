@@ -50,7 +50,11 @@ impl CopyTerms {
         let copy = self.store.copy.copy();
         let mut status = copy.status();
         let mut failures = (0, 0);
-        while let Some(term) = owned(&mut status).await {
+        loop {
+            if status.borrow().owned_term.is_none() {
+                self.bucket.unneeded();
+            }
+            let Some(term) = owned(&mut status).await else { break };
             if failures.0 != term {
                 failures = (term, 0);
             }
