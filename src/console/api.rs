@@ -250,6 +250,7 @@ pub(super) struct ApiPod {
 pub(super) struct ApiShard {
     pub(super) shard: u32,
     pub(super) owner: Option<String>,
+    pub(super) is_owner_known: bool,
     pub(super) copies: Vec<String>,
     pub(super) copy: Option<ApiCopy>,
 }

@@ -165,7 +165,7 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     let gate = access::open(&settings)?;
     let audit = gate.as_ref().map(AuditKeeper::of);
     let (secret, pods) = (shards::secret(&settings)?, shards::pods(&settings)?);
-    let ops = ops(telemetry, &prometheus, gate, shards::count(&settings));
+    let ops = ops(telemetry, &prometheus, gate, &settings);
     let metrics_upkeep = task::spawn(keep_metrics(prometheus, telemetry.dropped.clone()));
     let refusals = AbortOnDropHandle::new(task::spawn(refusals::keep()));
     let process = StartedProcess { settings: &settings, ops: &ops, secret, pods };
@@ -265,8 +265,9 @@ fn ops(
     telemetry: &Telemetry,
     prometheus: &PrometheusHandle,
     gate: Option<Arc<Gate>>,
-    stores: usize,
+    settings: &Settings,
 ) -> OpsState {
+    let stores = shards::count(settings);
     Arc::new(Ops {
         lifecycle: Arc::new(Lifecycle::default()),
         prometheus: prometheus.clone(),
@@ -275,6 +276,7 @@ fn ops(
         heartbeats: vec_of(stores),
         log_level: telemetry.level.clone(),
         inflight: Budget::new(ADMIN_BODIES, 100, Overload::Memory),
+        limits: settings.limits,
         buckets: vec_of(stores),
         cluster: OnceLock::new(),
         pods: OnceLock::new(),

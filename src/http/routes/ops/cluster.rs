@@ -62,6 +62,8 @@ pub(crate) struct ShardShown {
     /// The pod that owns it; null while no copy does, or while this pod cannot tell.
     #[schema(required = true)]
     pub owner: Option<String>,
+    /// Whether this pod can tell who owns it, or that nobody does.
+    pub is_owner_known: bool,
     /// The pods that have it, the one that should own it first.
     pub copies: Vec<String>,
     /// How far each of them has applied the shard's log, in the same order; left out where there are no logs.
@@ -105,6 +107,9 @@ pub(crate) struct CopyShown {
     /// The first entry that the log still has: those before it were trimmed. Null as `lag`.
     #[schema(required = true)]
     pub log_first: Option<u64>,
+    /// The last entry that was trimmed, as S3 holds what it says; 0 before the first trim. Null as `lag`.
+    #[schema(required = true)]
+    pub log_trimmed: Option<u64>,
     /// Bytes of the log. Null as `lag`.
     #[schema(required = true)]
     pub log_bytes: Option<u64>,
@@ -123,6 +128,7 @@ impl CopyShown {
             has_caught_up: status.has_caught_up,
             stopped: copy.stopped().map(str::to_owned),
             log_first: size.map(|size| size.first.0),
+            log_trimmed: size.map(|size| size.first.0.saturating_sub(1)),
             log_bytes: size.map(|size| size.bytes),
             log_max_bytes: size.map(|size| size.max_bytes),
         }
@@ -193,7 +199,8 @@ pub(crate) async fn cluster(
 ) -> Result<Json<ClusterShown>, Problem> {
     let cluster = known(&ops)?;
     let (owners, applied) = join(cluster.owner_of_each(), applied_by_all(&ops, cluster)).await;
-    let owned = |pod: u32| owners.iter().filter(|owner| **owner == Some(pod)).count();
+    let owned =
+        |pod: u32| owners.iter().filter(|owner| matches!(owner, Ok(Some(owner)) if *owner == pod)).count();
     let pods = (0_u32..).zip(&cluster.addresses).map(|(pod, address)| PodShown {
         pod: pod_name(pod),
         address: address.clone(),
@@ -205,7 +212,8 @@ pub(crate) async fn cluster(
         let last = copy.and_then(|copy| copy.copy().log_size()).map_or(0, |size| size.last.0);
         ShardShown {
             shard,
-            owner: owner.map(pod_name),
+            owner: owner.as_ref().ok().copied().flatten().map(pod_name),
+            is_owner_known: owner.is_ok(),
             copies: copies.iter().map(|pod| pod_name(*pod)).collect(),
             lags: lags((shard, copies), &applied, last),
             copy: copy.map(|copy| CopyShown::of(copy)),
@@ -262,7 +270,7 @@ pub(crate) async fn move_shard(
     incoming: Incoming,
 ) -> Result<(StatusCode, Json<MoveShown>), Problem> {
     let cluster = known(&ops)?;
-    let limits = Limits { body_bytes: MOVE_BYTES, decoded_body_bytes: MOVE_BYTES, ..Limits::default() };
+    let limits = Limits { body_bytes: MOVE_BYTES, decoded_body_bytes: MOVE_BYTES, ..ops.limits };
     let (body, _share) = incoming.receive(&limits, &ops.inflight).await?;
     let MoveSent { to } = json_body::parse(&body)?;
     let owners = cluster.owners.get();
