@@ -9,7 +9,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use super::{
-    RunningStore, ServerError, bucket_watch,
+    RunningStore, ServerError,
+    braked_log::BrakedLog,
+    bucket_watch,
     copy_volume::open_copy_volume,
     flush_all::FlushAll,
     log_watch,
@@ -146,6 +148,7 @@ impl Startup {
                 let writer = AbortOnDropHandle::new(task::spawn(writer.run()));
                 let known = hot.log_mark().await?.map_or(0, |mark| mark.generation);
                 let (log, generation) = logs.open(number, known, &ground.progress).await?;
+                let log = Arc::new(BrakedLog::new(log, Arc::clone(&ground.disk)));
                 let (copy, runner) = ShardCopy::new(CopyParts {
                     hot: Arc::clone(&hot),
                     log,

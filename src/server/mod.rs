@@ -2,6 +2,7 @@
 //! starts them and stops them in order.
 
 mod access;
+mod braked_log;
 mod bucket_watch;
 mod copies;
 mod copy_volume;
