@@ -235,7 +235,7 @@ impl HttpBody for PassedBody {
 mod tests {
     use std::time::Duration;
 
-    use axum::{body::Body, extract::Request, http::header};
+    use axum::{extract::Request, http::header};
     use http_body_util::BodyExt;
     use tokio::time::timeout;
 
