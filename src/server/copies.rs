@@ -13,7 +13,7 @@ use super::{
     copy_volume::open_copy_volume,
     flush_all::FlushAll,
     log_watch,
-    logs::NatsLogs,
+    logs::{KnownLog, NatsLogs},
     open::{Ground, ObservedNow, Startup, close, cold_options, show_to_operators, writer_options},
     shards::{JoinedCluster, of_shard, shard_parts},
     terms::CopyTerms,
@@ -141,13 +141,16 @@ impl Startup {
                 let (hot, writer) = RocksHot::new(hot_parts, writer_options(&part))?;
                 let hot: Arc<dyn Engine> = hot;
                 let writer = AbortOnDropHandle::new(task::spawn(writer.run()));
-                let known = hot.log_mark().await?.map_or(0, |mark| mark.generation);
+                let cold = to_recover_from(&part, joined.objects.of_shard(shard));
+                let mark = hot.log_mark().await?;
+                let known = mark
+                    .map_or(KnownLog::Manifests(cold.as_ref()), |mark| KnownLog::Generation(mark.generation));
                 let (log, generation) = logs.open(number, known, &ground.progress).await?;
                 let (copy, runner) = ShardCopy::new(CopyParts {
                     hot: Arc::clone(&hot),
                     log,
                     generation,
-                    cold: to_recover_from(&part, joined.objects.of_shard(shard)),
+                    cold,
                     clock: SystemClock::shared(),
                     names: names(joined, number),
                     settings: part.copies,

@@ -18,6 +18,7 @@ mod judge;
 mod owned;
 mod owning;
 mod recover;
+mod standing;
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,6 +34,7 @@ pub use self::{
     close::LogAtRest,
     entry::owner_by,
     handle::{CopyNames, CopyStatus, ShardCopy},
+    standing::{LogStanding, another_log, log_standing, prove_end},
 };
 use self::{
     close::closed,
@@ -42,6 +44,7 @@ use self::{
     owned::OwnedTerm,
     owning::{keep_small, keep_ticking},
     recover::CopyRecovery,
+    standing::until_it_is_there,
 };
 use crate::{
     cover::LogCover,
@@ -138,7 +141,8 @@ impl CopyRunner {
     }
 
     /// Finds out how far the volume is, recovers it if it is empty, and waits until the log is at least as
-    /// far.
+    /// far. A log that was lost is short of what the manifests know of it: nobody begins it anew but
+    /// `begin_log_anew`.
     async fn begin(&mut self) -> Result<(), StorageError> {
         let recovery = CopyRecovery::new(&self.parts)?;
         let has_begun = recovery.has_begun().await;
@@ -164,21 +168,7 @@ impl CopyRunner {
             }
         };
         self.show(false);
-        loop {
-            match self.parts.log.size().await {
-                Ok(size) if size.last >= self.mark.seq() => break,
-                // It may be a server of the log that was cut off; if it is the log itself, waiting is all
-                // that does no harm.
-                Ok(size) => warn!(
-                    applied = self.mark.applied,
-                    last = size.last.0,
-                    "the shard's log ends before what this volume has applied: waiting. If the log is lost, \
-                     zombi cluster reset-log begins it anew"
-                ),
-                Err(error) => warn!(%error, "the shard's log cannot be read, will retry"),
-            }
-            sleep(self.parts.settings.tick()).await;
-        }
+        until_it_is_there(&self.parts, &self.mark).await?;
         self.heard = Instant::now();
         Ok(())
     }
