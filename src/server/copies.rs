@@ -88,6 +88,7 @@ impl Startup {
             logs,
             copies,
             fresh_for: settings.copies.tick(),
+            patience: settings.copies.read_timeout_secs.duration(),
         })));
         metrics::joined_cluster();
         metrics::joined_logs(cluster.record.copies, settings.shared_log.max_bytes);

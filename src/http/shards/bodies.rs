@@ -13,10 +13,11 @@ use tokio::time::timeout;
 
 use super::{
     ShardedRoute, TablePlace,
-    forward::{PassedHead, disagree, failed, owner_if_moved, silent},
+    forward::{PassedHead, owner_if_moved},
     group_in_path, moved,
     reach::Reach,
     scope_of,
+    unanswered::{Unanswered, disagree, silent, unanswered},
 };
 use crate::auth::{policy::Resource, verb::Verb};
 use crate::http::{
@@ -195,7 +196,9 @@ impl ShardedRoute {
                 TablePlace::There(pod) if scope.is_passed_on => return Ok(moved(table, pod)),
                 TablePlace::There(pod) => {
                     may_pass_on((&scope, &parts.uri), asked.verbs, [table])?;
-                    return Box::pin(self.ask_pod(pod, &PassedHead::of(&parts, self.depth), body)).await;
+                    let (head, shard) =
+                        (PassedHead::of(&parts, self.depth), self.shards.cluster.shard(table));
+                    return Box::pin(self.ask_pod((pod, shard), &head, body)).await;
                 }
             },
         };
@@ -212,31 +215,44 @@ impl ShardedRoute {
         })
     }
 
-    /// Asks a pod; if that names another as the owner, that one, once.
-    async fn ask_pod(&self, pod: u32, head: &PassedHead, body: Bytes) -> Result<Response, Problem> {
-        let patience = self.shards.parts.limits.body_secs.duration();
-        let mut asked = pod;
-        loop {
-            let answer = timeout(patience, self.answer_of(asked, head, body.clone()));
-            let mut response = answer.await.map_err(|_| silent(asked))??;
-            let Some(owner) = owner_if_moved(&response) else {
-                response.extensions_mut().insert(OwnBody);
-                return Ok(response);
-            };
-            let is_first = asked == pod;
-            if !is_first || owner == pod || self.shards.cluster.address(owner).is_none() {
-                return Err(disagree(asked));
+    /// Asks a pod, which is said to own the shard. If that has not had it, or does not own the shard, the one
+    /// that does by now, once.
+    async fn ask_pod(
+        &self,
+        (pod, shard): (u32, u32),
+        head: &PassedHead,
+        body: Bytes,
+    ) -> Result<Response, Problem> {
+        let (named, refused) = match self.answer_of(pod, head, body.clone()).await {
+            Ok(mut response) => {
+                let Some(named) = owner_if_moved(&response) else {
+                    response.extensions_mut().insert(OwnBody);
+                    return Ok(response);
+                };
+                (Some(named), disagree(pod))
             }
-            asked = owner;
+            Err(Unanswered { problem, is_unsent: true }) => (None, problem),
+            Err(lost) => return Err(lost.problem),
+        };
+        let Some(owner) = self.shards.owner_beside((pod, named), shard).await else { return Err(refused) };
+        let mut response = self.answer_of(owner, head, body).await?;
+        if owner_if_moved(&response).is_some() {
+            return Err(disagree(owner));
         }
+        response.extensions_mut().insert(OwnBody);
+        Ok(response)
     }
 
     /// The whole answer of another pod.
-    async fn answer_of(&self, pod: u32, head: &PassedHead, body: Bytes) -> Result<Response, Problem> {
-        let answer = self.shards.send(head, Body::from(body), pod).await;
-        let (parts, body) = answer.map_err(|error| failed(pod, &error))?.into_parts();
-        let body = to_bytes(Body::new(body), ANSWER_BYTES).await.map_err(|_| silent(pod))?;
-        Ok(Response::from_parts(parts, Body::from(body)))
+    async fn answer_of(&self, pod: u32, head: &PassedHead, body: Bytes) -> Result<Response, Unanswered> {
+        let patience = self.shards.parts.limits.body_secs.duration();
+        let answer = async {
+            let answer = self.shards.send(head, Body::from(body), pod).await;
+            let (parts, body) = answer.map_err(|error| unanswered(pod, &error))?.into_parts();
+            let body = to_bytes(Body::new(body), ANSWER_BYTES).await.map_err(|_| silent(pod))?;
+            Ok::<_, Unanswered>(Response::from_parts(parts, Body::from(body)))
+        };
+        timeout(patience, answer).await.unwrap_or_else(|_| Err(silent(pod).into()))
     }
 }
 

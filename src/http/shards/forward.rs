@@ -22,6 +22,7 @@ use super::{
     query,
     relayed::{RelayedFor, RelayedFrom, relayed},
     scope_of,
+    unanswered::{Unanswered, disagree, silent, unanswered},
 };
 use crate::{
     auth::{principal::Principal, quotas::Usage},
@@ -189,7 +190,7 @@ impl Shards {
         head: &PassedHead,
         body: Option<&ClientsBody>,
         pod: u32,
-    ) -> Result<Answered, Problem> {
+    ) -> Result<Answered, Unanswered> {
         let patience = self.patience();
         let given_up = CancellationToken::new();
         let sent = body
@@ -201,19 +202,20 @@ impl Shards {
             tokio::select! {
                 answer = &mut answer => {
                     if let (Err(_), Some(problem)) = (&answer, body.and_then(ClientsBody::problem)) {
-                        return Err(problem);
+                        return Err(problem.into());
                     }
-                    let answer = answer.map_err(|error| failed(pod, &error))?;
+                    let answer = answer.map_err(|error| unanswered(pod, &error))?;
                     return Ok(Answered { pod, answer, given_up });
                 }
                 () = self.parts.stopping.cancelled(), if is_read(&head.method) => {
                     let detail = "the server is stopping; another pod has the answer";
-                    return Err(Problem::new(Code::Closing, detail).retry_after(Duration::from_secs(1)));
+                    let problem = Problem::new(Code::Closing, detail);
+                    return Err(problem.retry_after(Duration::from_secs(1)).into());
                 }
                 () = sleep(patience) => {
                     let now = received();
                     if now == before {
-                        return Err(silent(pod));
+                        return Err(silent(pod).into());
                     }
                     before = now;
                 }
@@ -224,17 +226,21 @@ impl Shards {
 
 impl Shards {
     /// Asks a pod for a page as it is now: for a client that waits for one while this process stops.
-    async fn send_at_last(&self, head: &PassedHead, pod: u32) -> Result<Answered, Problem> {
+    async fn send_at_last(&self, head: &PassedHead, pod: u32) -> Result<Answered, Unanswered> {
         let answer = timeout(LAST_TIMEOUT, self.send(head, Body::empty(), pod)).await;
-        let answer = answer.map_err(|_| silent(pod))?.map_err(|error| failed(pod, &error))?;
+        let answer = answer.map_err(|_| silent(pod))?.map_err(|error| unanswered(pod, &error))?;
         Ok(Answered { pod, answer, given_up: CancellationToken::new() })
     }
 }
 
 impl ShardedRoute {
-    /// Passes a request on to a pod. If that names another as the owner, and nothing of the body was sent,
-    /// that one is asked, once.
-    pub(super) async fn pass_on(&self, request: Request, pod: u32) -> Result<Response, Problem> {
+    /// Passes a request on to a pod, which is said to own the shard. If that has not had it, or does not own
+    /// the shard, the log is asked who does; where nothing of the body was sent, that one is asked, once.
+    pub(super) async fn pass_on(
+        &self,
+        request: Request,
+        (pod, shard): (u32, u32),
+    ) -> Result<Response, Problem> {
         let (parts, _) = request.into_parts();
         let mut head = PassedHead::of(&parts, self.depth);
         take_of_flushes(&parts, &head.scope, self.depth)?;
@@ -251,21 +257,30 @@ impl ShardedRoute {
         let body = body.as_ref();
         let answered = Box::pin(self.shards.send_patiently(&head, body, pod)).await;
         let answered = match answered {
-            Err(problem) if polls && problem.code() == Code::Closing => {
+            Err(Unanswered { problem, .. }) if polls && problem.code() == Code::Closing => {
                 head.path = without_wait(&head.path);
-                Box::pin(self.shards.send_at_last(&head, pod)).await?
+                Box::pin(self.shards.send_at_last(&head, pod)).await
             }
-            answered => answered?,
+            answered => answered,
         };
-        let Some(owner) = owner_if_moved(&answered.answer) else {
-            return Box::pin(self.relay(&head, answered, waits)).await;
+        let (named, refused) = match answered {
+            Ok(answered) => {
+                let Some(named) = owner_if_moved(&answered.answer) else {
+                    return Box::pin(self.relay(&head, answered, waits)).await;
+                };
+                answered.given_up.cancel();
+                (Some(named), disagree(pod))
+            }
+            Err(Unanswered { problem, is_unsent: true }) => (None, problem),
+            Err(lost) => return Err(lost.problem),
         };
-        let is_untouched = body.is_none_or(ClientsBody::is_untouched);
-        answered.given_up.cancel();
-        let others = owner != pod && owner != self.shards.cluster.own && is_untouched;
-        if !others || self.shards.cluster.address(owner).is_none() {
-            return Err(disagree(pod));
+        if !body.is_none_or(ClientsBody::is_untouched) {
+            return Err(refused);
         }
+        let owner = self.shards.owner_beside((pod, named), shard).await;
+        let Some(owner) = owner.filter(|owner| *owner != self.shards.cluster.own) else {
+            return Err(refused);
+        };
         let answered = Box::pin(self.shards.send_patiently(&head, body, owner)).await?;
         if owner_if_moved(&answered.answer).is_some() {
             answered.given_up.cancel();
@@ -358,30 +373,6 @@ fn take_of_flushes(parts: &Parts, scope: &RequestScope, depth: usize) -> Result<
 fn flushes(uri: &Uri, depth: usize) -> bool {
     let waits = query(uri).iter().any(|(name, value)| name == "wait_for" && value == "cold");
     waits || (depth == FLUSH_DEPTH && uri.path().ends_with("/flush"))
-}
-
-/// A pod did not answer.
-pub(super) fn failed(pod: u32, error: &SendError) -> Problem {
-    let problem = of_pod(pod, &format!("did not answer: {error}"));
-    if error.is_unsent { problem.not_written() } else { problem.unknown_outcome() }
-}
-
-/// A pod has a connection and says nothing.
-pub(super) fn silent(pod: u32) -> Problem {
-    of_pod(pod, "does not answer in time").unknown_outcome()
-}
-
-/// Two pods name different owners.
-pub(super) fn disagree(pod: u32) -> Problem {
-    of_pod(pod, "does not own what this pod takes it for: their settings differ, or shards are being moved")
-        .not_written()
-}
-
-fn of_pod(pod: u32, why: &str) -> Problem {
-    let name = pod_name(pod);
-    Problem::new(Code::ForwardFailed, format!("{name} is needed for this, and {why}"))
-        .with("pod", name)
-        .retry_after(Duration::from_secs(1))
 }
 
 #[cfg(test)]

@@ -21,12 +21,13 @@ use tokio::time::{Instant, timeout};
 use super::{
     ShardedRoute,
     asked::{AskedPod, SPARE},
-    forward::{PassedHead, disagree, failed, is_moved, silent},
+    forward::{PassedHead, is_moved},
     hop,
     merge::{ListPage, merge},
     query,
     reach::Gathered,
     scope_of,
+    unanswered::{disagree, failed, silent},
 };
 use crate::{
     cluster::pod_name,

@@ -15,6 +15,7 @@ mod passed;
 mod reach;
 mod relayed;
 mod store;
+mod unanswered;
 
 use std::{sync::Arc, time::Duration};
 
@@ -196,7 +197,8 @@ impl ShardedRoute {
         } else {
             scope.caller.allow(Resource::Table(&table))?;
         }
-        Box::pin(self.pass_on(request, pod)).await
+        let shard = self.shards.cluster.shard(&table);
+        Box::pin(self.pass_on(request, (pod, shard))).await
     }
 
     /// The handler over one of this pod's shards.

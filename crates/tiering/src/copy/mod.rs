@@ -183,7 +183,7 @@ impl CopyRunner {
             let end = self.end_to_reach().await;
             match self.parts.log.read(self.mark.seq().next(), READ_BYTES, wait).await {
                 Ok(entries) if entries.is_empty() => {
-                    self.note_caught_up();
+                    self.note_step(true);
                     if self.takes_over() {
                         if let Some(owned) = self.take_over().await? {
                             return Ok(owned);
@@ -198,7 +198,7 @@ impl CopyRunner {
                     self.heard = Instant::now();
                     self.show(false);
                     if end.is_some_and(|end| self.mark.seq() >= end) {
-                        self.note_caught_up();
+                        self.note_step(true);
                     }
                 }
                 // Its own silence says nothing of the owner's.
@@ -213,6 +213,7 @@ impl CopyRunner {
                         first = first.0,
                         applied, "the shard's log has forgotten what this copy needs next"
                     );
+                    self.note_step(false);
                     self.mark = CopyRecovery::new(&self.parts)?.run().await?;
                     self.heard = Instant::now();
                     self.show(false);
@@ -222,15 +223,21 @@ impl CopyRunner {
         }
     }
 
-    /// Where the log ends now, as long as this copy has not reached its end: one that is written to without a
-    /// pause is never read to where nothing comes.
+    /// Where the log ends now, as long as this copy is not in step: one that is written to without a pause is
+    /// never read to where nothing comes.
     async fn end_to_reach(&self) -> Option<LogSeq> {
-        let has_caught_up = self.shown.borrow().has_caught_up;
-        if has_caught_up { None } else { self.parts.log.size().await.ok().map(|size| size.last) }
+        let is_in_step = self.shown.borrow().is_in_step;
+        if is_in_step { None } else { self.parts.log.size().await.ok().map(|size| size.last) }
     }
 
-    fn note_caught_up(&self) {
-        self.shown.send_if_modified(|status| !std::mem::replace(&mut status.has_caught_up, true));
+    /// Notes whether all is applied that the log had a moment ago.
+    fn note_step(&self, is_in_step: bool) {
+        self.shown.send_if_modified(|status| {
+            let has_caught_up = status.has_caught_up || is_in_step;
+            let is_changed = (status.is_in_step, status.has_caught_up) != (is_in_step, has_caught_up);
+            (status.is_in_step, status.has_caught_up) = (is_in_step, has_caught_up);
+            is_changed
+        });
     }
 
     fn takes_over(&self) -> bool {
@@ -307,6 +314,7 @@ impl CopyRunner {
         };
         self.parts.hot.set_role(WriterRole::Follows);
         self.show(false);
+        self.note_step(false); // whoever owns it now is behind what is applied
         ended?;
         self.mark = self.parts.hot.mark_of_copy().await?;
         self.show(false);
@@ -323,6 +331,10 @@ impl CopyRunner {
         self.housekept = Instant::now();
         let keep = self.parts.keep.at(self.parts.clock.now_ms());
         while self.parts.hot.evict(keep).await? > 0 {}
+        // What the log had when it was asked last.
+        if self.cover.size().is_some_and(|size| self.mark.seq() < size.last) {
+            self.note_step(false);
+        }
         match self.parts.log.size().await {
             Ok(size) => {
                 self.cover.note_size(size);
@@ -341,6 +353,7 @@ impl CopyRunner {
             status.mark = self.mark.clone();
             status.owned_term = owns.then_some(status.mark.term);
             status.has_caught_up |= owns;
+            status.is_in_step |= owns;
         });
     }
 }

@@ -156,10 +156,10 @@ pub(super) async fn until_it_is_there(parts: &CopyParts, mark: &LogMark) -> Resu
 /// What to do where a log has another entry at a place than the one that a volume has applied.
 pub fn another_log(at: LogSeq) -> String {
     format!(
-        "entry {at} of the shard's log is not the one that this volume has applied: the log was lost, and was \
-         written to anew without this volume, so each may have what the other lacks. Nothing was changed. \
-         Keep the volume: `zombi salvage` prints what it has and S3 has not; send that again, then start with \
-         an empty volume to go on with what the others have"
+        "entry {at} of the shard's log is not the one that this volume has applied: the log was lost, and \
+         was written to anew without this volume, so each may have what the other lacks. Nothing was \
+         changed. Keep the volume: `zombi salvage` prints what it has and S3 has not; send that again, then \
+         start with an empty volume to go on with what the others have"
     )
 }
 
