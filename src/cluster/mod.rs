@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod copies;
+pub(crate) mod heirs;
 pub(crate) mod owners;
 pub(crate) mod placement;
 pub mod secret;
@@ -113,6 +114,9 @@ pub trait OtherPods: Send + Sync {
     /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in
     /// time.
     async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
+
+    /// The same; none either if it says that no requests should come to it.
+    async fn applied_by_ready(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
 }
 
 /// The name of a pod.

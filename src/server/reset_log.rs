@@ -1,10 +1,10 @@
 //! `zombi cluster reset-log`: begins a shard's log anew, which its servers have lost, on the volume of the
 //! copy that has most. No pod of the cluster runs meanwhile.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tiering::{Parts, begin_log_anew};
-use tokio::task;
+use tiering::{LogStanding, Parts, another_log, begin_log_anew, log_standing, prove_end};
+use tokio::{task, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -21,20 +21,22 @@ use cold_s3::{
 };
 use contracts::{
     bucket::BucketState,
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     engine::Engine,
     error::StorageError,
     fence::Fence,
     progress::Progress,
     replica::LogMark,
     shards::Shard,
-    shared_log::{LogSize, SharedLog},
+    shared_log::{LogError, LogSeq},
 };
 use hot_rocksdb::{HotParts, RocksHot, options::SharedMemory};
 use shared_log::nats::{NatsLog, StreamName};
 
 /// Files that the volume may have open.
 const OPEN_FILES: i32 = 256;
+/// How long a quorum of the servers may take to say where the log ends.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What was done.
 pub(crate) struct LogReset {
@@ -107,6 +109,13 @@ fn first_of(record: &ClusterRecord, shard: u32) -> StreamName {
     StreamName { cluster: record.cluster, shard, shards: record.shards, generation: 0 }
 }
 
+/// Whether all that is left to do is to make the log: it was begun anew with this volume, and nobody has used
+/// it.
+fn is_to_be_made(mark: &LogMark, there: &[u32]) -> bool {
+    let is_begun = !mark.ended.is_empty() && mark.applied == 0 && mark.known_upto == 0;
+    is_begun && there.last().copied() < Some(mark.generation)
+}
+
 impl LostLog<'_> {
     async fn reset(self) -> Result<LogReset, ServerError> {
         let mark = self.hot.log_mark().await?;
@@ -116,39 +125,70 @@ impl LostLog<'_> {
         }
         let nats = &self.settings.nats;
         let there = NatsLog::generations(nats, self.name).await.map_err(of_log)?;
-        self.must_be_lost(&mark, &there).await?;
-        let mark = self.begin_anew().await?;
+        let mark = if is_to_be_made(&mark, &there) {
+            mark
+        } else {
+            self.must_be_lost(&mark, &there).await?;
+            self.begin_anew().await?
+        };
         for generation in there.into_iter().filter(|generation| *generation < mark.generation) {
             NatsLog::delete(nats, StreamName { generation, ..self.name }).await.map_err(of_log)?;
         }
         drop(self.open(mark.generation).await?);
-        // Killed just before the log was made, it has begun one behind one that has no entry.
+        // A copy that was recovered from S3 alone may have applied no entry of the last one.
         let end = mark.ended.iter().rfind(|end| end.seq > 0);
         Ok(LogReset { applied: end.map_or(0, |end| end.seq), generation: mark.generation })
     }
 
-    /// Makes sure that the servers have lost what the volume has.
+    /// Makes sure that the servers have lost what the volume has, and have nothing that it lacks. One server
+    /// alone may have been cut off, and knows then neither the log's end nor which logs there are: a quorum
+    /// makes the log, if it is missing, and says where it ends.
     async fn must_be_lost(&self, mark: &LogMark, there: &[u32]) -> Result<(), ServerError> {
-        let newest = there.last().copied();
-        if newest > Some(mark.generation) {
+        if there.last().copied() > Some(mark.generation) {
             return Err(refused(
                 "the log was begun anew with another copy: this one is recovered from S3 when its pod \
                  starts, and says so if it has more"
                     .to_owned(),
             ));
         }
-        if newest < Some(mark.generation) {
-            return Ok(());
+        let log = self.open(mark.generation).await?;
+        match log_standing(&log, mark).await.map_err(of_log)? {
+            LogStanding::Short { last, is_known: true } => self.must_end(&log, last).await,
+            LogStanding::Short { last, is_known: false } => {
+                let stream = StreamName { generation: mark.generation, ..self.name }.stream();
+                Err(refused(format!(
+                    "the log ends with entry {last}, before what this volume has applied, and it cannot be \
+                     told whether it is an older state of this volume's log or was written to anew: in that \
+                     case another copy has what this one lacks, and is the one to run this with. If it is an \
+                     older state, delete the stream {stream} from the NATS servers, and run this again"
+                )))
+            }
+            LogStanding::Another { at } => Err(ServerError::Storage(StorageError::Refused(another_log(at)))),
+            LogStanding::Whole { last } => {
+                let LogMark { applied, .. } = mark;
+                Err(refused(format!(
+                    "the log is not lost: it ends with entry {last}, and this volume has applied it up to \
+                     {applied}"
+                )))
+            }
         }
-        let size = self.open(mark.generation).await?.size().await;
-        let LogSize { last, .. } = size.map_err(|error| ServerError::Setting(error.to_string()))?;
-        if last < mark.seq() {
-            return Ok(());
-        }
-        let applied = mark.applied;
-        Err(refused(format!(
-            "the log is not lost: it ends with entry {last}, and this volume has applied it up to {applied}"
-        )))
+    }
+
+    /// Makes sure that a log which is to be given up ends with this entry.
+    async fn must_end(&self, log: &NatsLog, last: LogSeq) -> Result<(), ServerError> {
+        let proof = timeout(PROOF_TIMEOUT, prove_end(log, last, SystemClock.now_ms())).await;
+        Err(refused(match proof {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(LogError::Taken(seq))) => format!(
+                "the log is not lost: a server that was cut off has said that it ends with entry {last}, and \
+                 it has entry {seq}"
+            ),
+            Ok(Err(error)) => format!("it cannot be told whether the log is lost: {error}"),
+            Err(late) => format!(
+                "it cannot be told whether the log is lost: no quorum of the NATS servers within \
+                 {PROOF_TIMEOUT:?} ({late}). Run this again once they have one"
+            ),
+        }))
     }
 
     /// Opens the log of a generation; makes it if there is none.
@@ -179,4 +219,26 @@ fn of_log(error: impl std::fmt::Display) -> ServerError {
 
 fn refused(why: String) -> ServerError {
     ServerError::Storage(StorageError::Refused(format!("{why}. Nothing was changed")))
+}
+
+#[cfg(test)]
+mod tests {
+    use contracts::replica::EndedLog;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_was_begun_anew_and_not_made_is_only_made() {
+        let ended = vec![EndedLog { generation: 0, seq: 7, crc: 5 }];
+        let begun = LogMark { generation: 1, ended, ..LogMark::beginning(Uuid::from_u128(1)) };
+        assert!(is_to_be_made(&begun, &[0]) && is_to_be_made(&begun, &[]));
+        assert!(!is_to_be_made(&begun, &[0, 1]), "it is there");
+        assert!(!is_to_be_made(&LogMark { applied: 1, ..begun.clone() }, &[0]), "it was used, and is lost");
+        assert!(
+            !is_to_be_made(&LogMark { known_upto: 1, ..begun.clone() }, &[0]),
+            "another copy has used it"
+        );
+        assert!(!is_to_be_made(&LogMark::beginning(begun.cluster), &[]), "nobody has begun it");
+    }
 }

@@ -192,7 +192,9 @@ impl ShardedRoute {
                 TablePlace::There(pod) if scope.is_passed_on => return Ok(moved(table, pod)),
                 TablePlace::There(pod) => {
                     may_pass_on((&scope, &parts.uri), asked.verbs, [table])?;
-                    return Box::pin(self.ask_pod(pod, &PassedHead::of(&parts, self.depth), body)).await;
+                    let (head, shard) =
+                        (PassedHead::of(&parts, self.depth), self.shards.cluster.shard(table));
+                    return Box::pin(self.ask_pod((pod, shard), &head, body)).await;
                 }
             },
         };
@@ -209,11 +211,17 @@ impl ShardedRoute {
         })
     }
 
-    /// Asks a pod, or the owner that it names, for its whole answer.
-    async fn ask_pod(&self, pod: u32, head: &PassedHead, body: Bytes) -> Result<Response, Problem> {
+    /// Asks the pod that is said to own a shard, or the one that does, for its whole answer.
+    async fn ask_pod(
+        &self,
+        (pod, shard): (u32, u32),
+        head: &PassedHead,
+        body: Bytes,
+    ) -> Result<Response, Problem> {
         let patience = self.shards.parts.limits.body_secs.duration();
         let asking = Box::pin(async {
-            let answered = self.shards.send_to_owner(head, SentBody::Whole(&body), pod).await?;
+            let sent = SentBody::Whole(&body);
+            let answered = self.shards.send_to_owner(head, sent, (pod, shard)).await?;
             let (parts, body) = answered.answer.into_parts();
             let body = to_bytes(Body::new(body), ANSWER_BYTES).await.map_err(|_| silent(answered.pod))?;
             Ok::<_, Problem>(Response::from_parts(parts, Body::from(body)))

@@ -22,7 +22,7 @@ use super::{
     query,
     relayed::{RelayedFor, RelayedFrom, relayed},
     scope_of,
-    unanswered::{disagree, failed, silent},
+    unanswered::{Unanswered, disagree, failed, silent, unanswered},
 };
 use crate::{
     auth::{principal::Principal, quotas::Usage},
@@ -190,7 +190,7 @@ impl Shards {
         head: &PassedHead,
         body: SentBody<'_>,
         pod: u32,
-    ) -> Result<Answered, Problem> {
+    ) -> Result<Answered, Unanswered> {
         let patience = self.patience();
         let given_up = CancellationToken::new();
         let sent = body.for_pod(head.wanted.clone(), given_up.clone());
@@ -200,19 +200,20 @@ impl Shards {
             tokio::select! {
                 answer = &mut answer => {
                     if let (Err(_), Some(problem)) = (&answer, body.problem()) {
-                        return Err(problem);
+                        return Err(problem.into());
                     }
-                    let answer = answer.map_err(|error| failed(pod, &error))?;
+                    let answer = answer.map_err(|error| unanswered(pod, &error))?;
                     return Ok(Answered { pod, answer, given_up });
                 }
                 () = self.parts.stopping.cancelled(), if is_read(&head.method) => {
                     let detail = "the server is stopping; another pod has the answer";
-                    return Err(Problem::new(Code::Closing, detail).retry_after(Duration::from_secs(1)));
+                    let problem = Problem::new(Code::Closing, detail);
+                    return Err(problem.retry_after(Duration::from_secs(1)).into());
                 }
                 () = sleep(patience) => {
                     let now = body.received();
                     if now == before {
-                        return Err(silent(pod));
+                        return Err(silent(pod).into());
                     }
                     before = now;
                 }
@@ -220,25 +221,31 @@ impl Shards {
         }
     }
 
-    /// Sends a request to the pod that is taken for the owner. If that names another one, which can be sent
-    /// the whole body still, that one is asked, once.
+    /// Sends a request to the pod that is said to own a shard. If that has not had it, or does not own the
+    /// shard, the log is asked who does; where nothing of the body was sent, that one is asked, once.
     ///
     /// # Errors
-    /// No answer, or two pods that name different owners.
+    /// Why there is no answer.
     pub(super) async fn send_to_owner(
         &self,
         head: &PassedHead,
         body: SentBody<'_>,
-        pod: u32,
+        (pod, shard): (u32, u32),
     ) -> Result<Answered, Problem> {
-        let answered = Box::pin(self.send_patiently(head, body, pod)).await?;
-        let Some(owner) = owner_if_moved(&answered.answer) else { return Ok(answered) };
-        let pods = self.cluster.addresses.len();
-        let is_asked = is_another(owner, (pod, self.cluster.own), pods) && body.is_there_still();
-        answered.given_up.cancel();
-        if !is_asked {
-            return Err(disagree(pod));
+        let (named, refused) = match Box::pin(self.send_patiently(head, body, pod)).await {
+            Ok(answered) => {
+                let Some(named) = owner_if_moved(&answered.answer) else { return Ok(answered) };
+                answered.given_up.cancel();
+                (Some(named), disagree(pod))
+            }
+            Err(Unanswered { problem, is_unsent: true }) => (None, problem),
+            Err(lost) => return Err(lost.problem),
+        };
+        if !body.is_there_still() {
+            return Err(refused);
         }
+        let owner = self.owner_beside((pod, named), shard).await;
+        let Some(owner) = owner.filter(|owner| *owner != self.cluster.own) else { return Err(refused) };
         let answered = Box::pin(self.send_patiently(head, body, owner)).await?;
         if is_moved(&answered.answer) {
             answered.given_up.cancel();
@@ -258,15 +265,13 @@ impl Shards {
     }
 }
 
-/// Whether a pod that another one names as the owner is asked: it must be there, and be neither the pod that
-/// was asked nor the one that asks.
-fn is_another(owner: u32, (asked, own): (u32, u32), pods: usize) -> bool {
-    owner != asked && owner != own && (owner as usize) < pods
-}
-
 impl ShardedRoute {
-    /// Passes a request on to a pod.
-    pub(super) async fn pass_on(&self, request: Request, pod: u32) -> Result<Response, Problem> {
+    /// Passes a request on to a pod, which is said to own the shard.
+    pub(super) async fn pass_on(
+        &self,
+        request: Request,
+        (pod, shard): (u32, u32),
+    ) -> Result<Response, Problem> {
         let (parts, _) = request.into_parts();
         let mut head = PassedHead::of(&parts, self.depth);
         take_of_flushes(&parts, &head.scope, self.depth)?;
@@ -281,7 +286,7 @@ impl ShardedRoute {
         // Reads wait for events or for S3 there, as they would here.
         let waits = is_read(&head.method).then(|| scope.connection.wait());
         let body = body.as_ref().map_or(SentBody::Absent, SentBody::Comes);
-        let answered = Box::pin(self.shards.send_to_owner(&head, body, pod)).await;
+        let answered = Box::pin(self.shards.send_to_owner(&head, body, (pod, shard))).await;
         let answered = match answered {
             Err(problem) if polls && problem.code() == Code::Closing => {
                 head.path = without_wait(&head.path);
@@ -392,13 +397,6 @@ mod tests {
             ("/consumers/g/offset?table=t", 3, "/consumers/g/offset?table=t"),
         ] {
             assert_eq!(path_of(&uri.parse().unwrap(), depth), path, "{uri}");
-        }
-    }
-
-    #[test]
-    fn a_pod_that_is_named_is_asked_unless_it_is_one_of_two_that_take_each_other_for_the_owner() {
-        for (owner, is_asked) in [(0, false), (1, false), (2, true), (3, false), (u32::MAX, false)] {
-            assert_eq!(is_another(owner, (1, 0), 3), is_asked, "{owner}");
         }
     }
 

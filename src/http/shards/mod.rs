@@ -197,7 +197,8 @@ impl ShardedRoute {
         } else {
             scope.caller.allow(Resource::Table(&table))?;
         }
-        Box::pin(self.pass_on(request, pod)).await
+        let shard = self.shards.cluster.shard(&table);
+        Box::pin(self.pass_on(request, (pod, shard))).await
     }
 
     /// The handler over one of this pod's shards.

@@ -1,6 +1,6 @@
 //! The cluster as a pod sees it: which pod has which shard, and how shards with logs are; and their moves.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -13,7 +13,12 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use crate::{
-    cluster::{Cluster, copies::OwnCopy, pod_name},
+    cluster::{
+        Cluster,
+        copies::OwnCopy,
+        heirs::{Heir, ReadyPods},
+        pod_name, pod_number,
+    },
     http::{
         body::Incoming,
         code::Code,
@@ -247,12 +252,15 @@ impl<S: Send + Sync> FromRequestParts<S> for ShardPath {
     }
 }
 
+/// When somebody may ask again whose shard nobody can take.
+const READY_SOON: Duration = Duration::from_secs(5);
+
 /// Bytes of a request for a move.
 const MOVE_BYTES: usize = 4096;
 
-/// Have a shard with a log go to another of its pods: `{"to": "zombi-1"}`, or the next one.
+/// Have a shard with a log go to another of its pods: `{"to": "zombi-1"}`, or the one nearest the log's end.
 ///
-/// Its owner is asked; `GET /cluster` says who that is, and when it has gone.
+/// Its owner is asked; `GET /cluster` says who that is, and when it has gone. `to` must be ready.
 #[utoipa::path(
     post,
     path = "/cluster/shards/{shard}/move",
@@ -285,13 +293,39 @@ pub(crate) async fn move_shard(
         let detail = format!("the shard is owned by {owner}, and only its owner can yield it");
         return Err(Problem::new(Code::Moved, detail));
     };
-    let Some(to) = copy.copy().hand_over(to.as_deref()).map(str::to_owned) else {
-        let copies: Vec<String> = cluster.copies_of(shard).iter().map(|pod| pod_name(*pod)).collect();
-        let detail = format!("the shard is on {}: it can only go to another of them", copies.join(", "));
-        return Err(Problem::new(Code::BadRequest, detail));
-    };
+    let to = pod_name(heir(&ops, (cluster, shard), to.as_deref()).await?.pod);
+    copy.copy().hand_over(Some(&to));
     info!(shard, to, "the shard is yielded, as was asked for");
     Ok((StatusCode::ACCEPTED, Json(MoveShown { shard, to })))
+}
+
+/// The pod that a shard of this pod goes to, which must be ready: nobody would own the shard while others
+/// wait for it.
+///
+/// # Errors
+/// `bad_request` if it is no other pod with a copy of the shard; `forward_failed` if it, or every one of
+/// them, is not ready.
+async fn heir(ops: &OpsState, (cluster, shard): (&Cluster, u32), to: Option<&str>) -> Result<Heir, Problem> {
+    let copies = cluster.copies_of(shard);
+    let mut others: Vec<u32> = copies.iter().copied().filter(|pod| *pod != cluster.own).collect();
+    if let Some(to) = to {
+        others.retain(|pod| pod_number(to) == Some(*pod));
+    }
+    let names = |pods: &[u32]| pods.iter().map(|pod| pod_name(*pod)).collect::<Vec<_>>().join(", ");
+    if others.is_empty() {
+        let detail = format!("the shard is on {}: it can only go to another of them", names(copies));
+        return Err(Problem::new(Code::BadRequest, detail));
+    }
+    let ready = match ops.pods.get() {
+        Some(pods) => ReadyPods::among(others.iter().copied(), pods.as_ref()).await,
+        None => ReadyPods::default(),
+    };
+    ready.heir(shard, &others).ok_or_else(|| {
+        let detail =
+            format!("{} must be ready, and is not: the shard stays where it is", names(others.as_slice()));
+        let problem = Problem::new(Code::ForwardFailed, detail).with("pod", names(others.as_slice()));
+        problem.not_written().retry_after(READY_SOON)
+    })
 }
 
 #[cfg(test)]
