@@ -35,8 +35,8 @@ impl BucketState {
         *self.state.lock() = Bucket::Unneeded;
     }
 
-    /// Sets what is wrong with the bucket; `None` clears it. Ignored while no bucket is configured, or none is
-    /// needed.
+    /// Sets what is wrong with the bucket; `None` clears it. Ignored while no bucket is configured, or none
+    /// is needed.
     pub fn set_trouble(&self, why: Option<String>) {
         match &mut *self.state.lock() {
             Bucket::None | Bucket::Unneeded => {}

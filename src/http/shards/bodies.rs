@@ -12,7 +12,7 @@ use serde_json::{Value, json, value::RawValue};
 use tokio::time::timeout;
 
 use super::{
-    ShardedRoute, TablePlace, forward::PassedHead, group_in_path, moved, passed::SentBody, reach::Reach,
+    ShardedRoute, TablePlace, forward::PassedHead, group_in_path, moved, passed::BodyToPass, reach::Reach,
     scope_of, unanswered::silent,
 };
 use crate::auth::{policy::Resource, verb::Verb};
@@ -220,7 +220,7 @@ impl ShardedRoute {
     ) -> Result<Response, Problem> {
         let patience = self.shards.parts.limits.body_secs.duration();
         let asking = Box::pin(async {
-            let sent = SentBody::Whole(&body);
+            let sent = BodyToPass::Whole(&body);
             let answered = self.shards.send_to_owner(head, sent, (pod, shard)).await?;
             let (parts, body) = answered.answer.into_parts();
             let body = to_bytes(Body::new(body), ANSWER_BYTES).await.map_err(|_| silent(answered.pod))?;

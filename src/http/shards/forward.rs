@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ShardedRoute, Shards,
     hop::{self, HOP, NOT_PASSED_ON, PRINCIPAL},
-    passed::{ClientsBody, SentBody},
+    passed::{BodyToPass, ClientsBody},
     query,
     relayed::{RelayedFor, RelayedFrom, relayed},
     scope_of,
@@ -188,7 +188,7 @@ impl Shards {
     async fn send_patiently(
         &self,
         head: &PassedHead,
-        body: SentBody<'_>,
+        body: BodyToPass<'_>,
         pod: u32,
     ) -> Result<Answered, Unanswered> {
         let patience = self.patience();
@@ -229,7 +229,7 @@ impl Shards {
     pub(super) async fn send_to_owner(
         &self,
         head: &PassedHead,
-        body: SentBody<'_>,
+        body: BodyToPass<'_>,
         (pod, shard): (u32, u32),
     ) -> Result<Answered, Problem> {
         let (named, refused) = match Box::pin(self.send_patiently(head, body, pod)).await {
@@ -285,7 +285,7 @@ impl ShardedRoute {
         let _polls = poller.map(Usage::hold_stream).transpose()?;
         // Reads wait for events or for S3 there, as they would here.
         let waits = is_read(&head.method).then(|| scope.connection.wait());
-        let body = body.as_ref().map_or(SentBody::Absent, SentBody::Comes);
+        let body = body.as_ref().map_or(BodyToPass::Absent, BodyToPass::Comes);
         let answered = Box::pin(self.shards.send_to_owner(&head, body, (pod, shard))).await;
         let answered = match answered {
             Err(problem) if polls && problem.code() == Code::Closing => {

@@ -21,7 +21,7 @@ use super::{
     ShardedRoute,
     asked::{AskedPod, AskedShards, SPARE, header_of},
     forward::{PassedHead, is_moved},
-    heard::{Heard, HeardParts, Said, Taken, broken, read, received, take_moved, taken},
+    heard::{HeardFrom, HeardParts, Said, Taken, broken, read, received, take_moved, taken},
     hop,
     merge::{ListPage, merge},
     moved_from, query,
@@ -108,9 +108,10 @@ impl ShardedRoute {
         what: Gathered,
         asked: AskedShards,
         (parts, scope): (&Parts, &RequestScope),
-    ) -> Vec<Heard> {
+    ) -> Vec<HeardFrom> {
         let mut heard = self.ask(what, asked, (parts, scope)).await;
-        let is_over = what == Gathered::Stats || (what.ends_early() && heard.iter().any(Heard::has_failed));
+        let is_over =
+            what == Gathered::Stats || (what.ends_early() && heard.iter().any(HeardFrom::has_failed));
         let moved = if is_over { Vec::new() } else { take_moved(&mut heard) };
         if !moved.is_empty() {
             let asked = self.asked_for(moved).await;
@@ -127,18 +128,18 @@ impl ShardedRoute {
         what: Gathered,
         asked: AskedShards,
         (parts, scope): (&Parts, &RequestScope),
-    ) -> Vec<Heard> {
+    ) -> Vec<HeardFrom> {
         let AskedShards { places, others, ownerless, .. } = asked;
         let nobodys = ownerless.into_iter();
-        let mut heard: Vec<Heard> =
-            nobodys.map(|(shard, problem)| Heard::failed(None, vec![shard], problem)).collect();
+        let mut heard: Vec<HeardFrom> =
+            nobodys.map(|(shard, problem)| HeardFrom::failed(None, vec![shard], problem)).collect();
         let own = self.ask_own(what, places, (parts, scope)).boxed();
-        let mut asking: FuturesUnordered<BoxFuture<'_, Vec<Heard>>> = FuturesUnordered::new();
+        let mut asking: FuturesUnordered<BoxFuture<'_, Vec<HeardFrom>>> = FuturesUnordered::new();
         asking.push(own);
         for other in others {
             asking.push(async move { vec![self.ask_other(what, other, parts).await] }.boxed());
         }
-        while !(what.ends_early() && heard.iter().any(Heard::has_failed)) {
+        while !(what.ends_early() && heard.iter().any(HeardFrom::has_failed)) {
             let Some(more) = asking.next().await else { break };
             heard.extend(more);
         }
@@ -152,14 +153,14 @@ impl ShardedRoute {
         what: Gathered,
         places: Vec<usize>,
         (parts, scope): (&Parts, &RequestScope),
-    ) -> Vec<Heard> {
+    ) -> Vec<HeardFrom> {
         let (places, mut heard) = self.confirmed(what, places).await;
         if what.ends_early() && !heard.is_empty() {
             return heard;
         }
         let asked = places.into_iter().enumerate();
         let asked = asked.map(|at| self.ask_place(what, at, (parts, scope)).boxed());
-        let asked: Vec<BoxFuture<'_, Heard>> = asked.collect();
+        let asked: Vec<BoxFuture<'_, HeardFrom>> = asked.collect();
         if !what.is_read() {
             heard.extend(join_all(asked).await);
             return heard;
@@ -178,7 +179,7 @@ impl ShardedRoute {
     /// The places whose shards this pod is known to own now, and what is to be said of the others. All are
     /// asked at once, so that a log which does not answer is waited for once. What changes something finds
     /// out by itself.
-    async fn confirmed(&self, what: Gathered, places: Vec<usize>) -> (Vec<usize>, Vec<Heard>) {
+    async fn confirmed(&self, what: Gathered, places: Vec<usize>) -> (Vec<usize>, Vec<HeardFrom>) {
         if !what.is_read() {
             return (places, Vec::new());
         }
@@ -188,7 +189,11 @@ impl ShardedRoute {
             match confirmed {
                 Ok(()) => owned.push(place),
                 Err(problem) => {
-                    heard.push(Heard::failed(Some(self.shards.cluster.own), self.shard_at(place), problem));
+                    heard.push(HeardFrom::failed(
+                        Some(self.shards.cluster.own),
+                        self.shard_at(place),
+                        problem,
+                    ));
                 }
             }
         }
@@ -201,7 +206,7 @@ impl ShardedRoute {
         what: Gathered,
         (number, place): (usize, usize),
         (parts, scope): (&Parts, &RequestScope),
-    ) -> Heard {
+    ) -> HeardFrom {
         let scope = RequestScope { caller: scope.caller.of_part(), body: None, ..scope.clone() };
         let connection = scope.connection.clone();
         let mut request = Request::from_parts(parts.clone(), Body::empty());
@@ -211,7 +216,7 @@ impl ShardedRoute {
             place => self.here.answer_known(place, request).await,
         };
         let said = self.heard(&connection, (what, number), answer).await;
-        Heard { pod: Some(self.shards.cluster.own), shards: self.shard_at(place), said }
+        HeardFrom { pod: Some(self.shards.cluster.own), shards: self.shard_at(place), said }
     }
 
     /// The shard at a place; none for the store that belongs to none.
@@ -220,7 +225,7 @@ impl ShardedRoute {
     }
 
     /// Asks another pod, for its shards.
-    async fn ask_other(&self, what: Gathered, asked: AskedPod, parts: &Parts) -> Heard {
+    async fn ask_other(&self, what: Gathered, asked: AskedPod, parts: &Parts) -> HeardFrom {
         let AskedPod { pod, shards } = asked;
         let mut head = PassedHead::of(parts, self.depth);
         if let Some(shards) = header_of(&shards) {
@@ -240,7 +245,7 @@ impl ShardedRoute {
         };
         let said = self.in_time((what, pod), asking.boxed()).await;
         let said = said.unwrap_or_else(|| Said::Failed(silent(pod).into_response()));
-        Heard { pod: Some(pod), shards, said }
+        HeardFrom { pod: Some(pod), shards, said }
     }
 
     /// What a pod says, if it does so in time. A flush takes as long as S3 does, and a pod that is gone is

@@ -34,7 +34,7 @@ pub(super) enum Said {
 }
 
 /// Who has said what.
-pub(super) struct Heard {
+pub(super) struct HeardFrom {
     /// The pod that was asked; `None` if nobody was, as nobody owns the shards.
     pub(super) pod: Option<u32>,
     /// The shards that it was asked for; none if those are all that are bound to it, or it is what is counted
@@ -44,7 +44,7 @@ pub(super) struct Heard {
     pub(super) said: Said,
 }
 
-impl Heard {
+impl HeardFrom {
     /// That of these shards there is nothing to hear.
     pub(super) fn failed(pod: Option<u32>, shards: Vec<u32>, problem: Problem) -> Self {
         Self { pod, shards, said: Said::Failed(problem.into_response()) }
@@ -63,7 +63,7 @@ impl Heard {
 
 /// The shards that pods were asked for which do not own them any more; what these said is taken out of
 /// `heard`.
-pub(super) fn take_moved(heard: &mut Vec<Heard>) -> Vec<u32> {
+pub(super) fn take_moved(heard: &mut Vec<HeardFrom>) -> Vec<u32> {
     let mut moved = Vec::new();
     heard.retain_mut(|one| {
         let is_kept = !matches!(one.said, Said::Moved) || one.shards.is_empty();
@@ -97,14 +97,14 @@ pub(super) enum Taken {
 /// What follows of all that was heard by a pod. Lists and flushes are never short: without a shard they fail.
 /// Counts show what is missing; but what this pod refuses itself is an answer, and shows of no shard that it
 /// is missing.
-pub(super) fn taken(what: Gathered, own: u32, heard: Vec<Heard>) -> Taken {
+pub(super) fn taken(what: Gathered, own: u32, heard: Vec<HeardFrom>) -> Taken {
     let is_refused = heard.iter().any(|one| one.pod == Some(own) && one.is_refusal());
     let has_answer = heard.iter().any(|one| matches!(one.said, Said::Answer(..)));
     let may_miss = what == Gathered::Stats && has_answer && !is_refused;
     let may_be_done = heard.iter().filter(|one| !matches!(one.said, Said::Nothing(_))).count() > 1;
     let mut parts = HeardParts::default();
     let (mut nothing, mut failed) = (None, Vec::new());
-    for Heard { pod, shards, said } in heard {
+    for HeardFrom { pod, shards, said } in heard {
         let response = match said {
             Said::Answer(body, share) => {
                 parts.bodies.push(body);
@@ -204,14 +204,14 @@ mod tests {
     /// The pod that hears.
     const OWN: u32 = 0;
 
-    fn answer(pod: u32, shards: &[u32], body: &'static str) -> Heard {
+    fn answer(pod: u32, shards: &[u32], body: &'static str) -> HeardFrom {
         let share = Budget::new(1 << 20, 50, Overload::Answers).sending(&Connection::default());
         let said = Said::Answer(Bytes::from_static(body.as_bytes()), share);
-        Heard { pod: Some(pod), shards: shards.to_vec(), said }
+        HeardFrom { pod: Some(pod), shards: shards.to_vec(), said }
     }
 
-    fn failed(pod: Option<u32>, shards: &[u32], problem: impl Into<Problem>) -> Heard {
-        Heard::failed(pod, shards.to_vec(), problem.into())
+    fn failed(pod: Option<u32>, shards: &[u32], problem: impl Into<Problem>) -> HeardFrom {
+        HeardFrom::failed(pod, shards.to_vec(), problem.into())
     }
 
     fn log_away() -> StorageError {
@@ -232,7 +232,7 @@ mod tests {
                 answer(OWN, &[], "{}"),
                 failed(Some(OWN), &[3], log_away()),
                 failed(None, &[4], StorageError::NoOwner),
-                Heard { pod: Some(2), shards: vec![5, 6], said: Said::Moved },
+                HeardFrom { pod: Some(2), shards: vec![5, 6], said: Said::Moved },
             ]
         };
         assert_eq!(code(taken(Gathered::Tables, OWN, heard())), Some(Code::LogUnavailable));
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_a_pod_does_not_own_any_more_is_asked_for_once_more() {
-        let moved = |shards: &[u32]| Heard { pod: Some(1), shards: shards.to_vec(), said: Said::Moved };
+        let moved = |shards: &[u32]| HeardFrom { pod: Some(1), shards: shards.to_vec(), said: Said::Moved };
         let mut heard = vec![moved(&[3, 4]), answer(2, &[5], "{}"), moved(&[7]), moved(&[])];
         assert_eq!(take_moved(&mut heard), [3, 4, 7]);
         let left: Vec<_> = heard.iter().map(|one| (one.pod, one.shards.as_slice())).collect();

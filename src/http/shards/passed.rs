@@ -134,7 +134,7 @@ impl ClientsBody {
 
 /// The body of a request that is passed on.
 #[derive(Clone, Copy)]
-pub(super) enum SentBody<'a> {
+pub(super) enum BodyToPass<'a> {
     /// There is none.
     Absent,
     /// It goes on as it comes from the client.
@@ -143,7 +143,7 @@ pub(super) enum SentBody<'a> {
     Whole(&'a Bytes),
 }
 
-impl SentBody<'_> {
+impl BodyToPass<'_> {
     /// What a pod is sent: see [`ClientsBody::for_pod`].
     pub(super) fn for_pod(self, wanted: Option<CancellationToken>, given_up: CancellationToken) -> Body {
         match self {

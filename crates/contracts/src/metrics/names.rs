@@ -166,8 +166,8 @@ const GAUGES: [(&str, &str); 39] = [
     (LOG_APPLIED, "The last entry of the shard's log that this pod's copy has applied."),
     (
         LOG_LAG,
-        "Entries of the shard's log that this pod's copy has not applied; infinite while the copy is made anew \
-         from S3, and once it has stopped.",
+        "Entries of the shard's log that this pod's copy has not applied; infinite while the copy is made \
+         anew from S3, and once it has stopped.",
     ),
     (COPY_STOPPED, "1 if this pod's copy of the shard follows the log no more, 0 if it does."),
     (LOG_BYTES, "Bytes that the shard's log holds."),

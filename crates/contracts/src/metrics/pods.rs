@@ -102,8 +102,8 @@ pub fn log_held(shard: u32, bytes: u64, lag: u64) {
     gauge!(LOG_LAG, "shard" => shard).set(lag as f64);
 }
 
-/// Shows that a copy is not in step with the log of its shard, however little of that it has not applied: until
-/// [`log_held`] shows how much that is.
+/// Shows that a copy is not in step with the log of its shard, however little of that it has not applied:
+/// until [`log_held`] shows how much that is.
 pub fn log_out_of_step(shard: u32) {
     gauge!(LOG_LAG, "shard" => format!("{shard:03}")).set(f64::INFINITY);
 }
