@@ -5,9 +5,13 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::sleep;
 
 use contracts::shared_log::{EntryKind, LogEntry, LogError, LogSeq, LogSize, SharedLog};
 use hot_rocksdb::disk::Disk;
+
+/// How long whoever asks in vain is kept waiting: each time is a line of the pod's log.
+const SHORT_WAIT: Duration = Duration::from_secs(5);
 
 /// A log, and the disk with the volume of a copy that follows it.
 #[derive(Debug)]
@@ -33,6 +37,7 @@ impl SharedLog for BrakedLog {
     /// so, drops what it need not keep, does not take over, and asks again.
     async fn read(&self, from: LogSeq, max_bytes: usize, wait: Duration) -> Result<Vec<LogEntry>, LogError> {
         if self.disk.is_short() {
+            sleep(SHORT_WAIT).await;
             let why = "the disk has no room for what the log says: nothing of it is read until there is";
             return Err(LogError::Unavailable(why.to_owned()));
         }
