@@ -55,7 +55,7 @@ enum LogUnopened {
     Servers(#[from] OpenError),
     /// The manifests, which alone know which log it is.
     #[error("the manifests do not say which log the shard has: {0}")]
-    Manifests(StorageError),
+    Manifests(#[source] StorageError),
 }
 
 fn not_there(why: String) -> LogUnopened {

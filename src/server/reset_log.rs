@@ -109,13 +109,6 @@ fn first_of(record: &ClusterRecord, shard: u32) -> StreamName {
     StreamName { cluster: record.cluster, shard, shards: record.shards, generation: 0 }
 }
 
-/// Whether all that is left to do is to make the log: it was begun anew with this volume, and nobody has used
-/// it.
-fn is_to_be_made(mark: &LogMark, there: &[u32]) -> bool {
-    let is_begun = !mark.ended.is_empty() && mark.applied == 0 && mark.known_upto == 0;
-    is_begun && there.last().copied() < Some(mark.generation)
-}
-
 impl LostLog<'_> {
     async fn reset(self) -> Result<LogReset, ServerError> {
         let mark = self.hot.log_mark().await?;
@@ -125,17 +118,15 @@ impl LostLog<'_> {
         }
         let nats = &self.settings.nats;
         let there = NatsLog::generations(nats, self.name).await.map_err(of_log)?;
-        let mark = if is_to_be_made(&mark, &there) {
-            mark
-        } else {
-            self.must_be_lost(&mark, &there).await?;
-            self.begin_anew().await?
-        };
-        for generation in there.into_iter().filter(|generation| *generation < mark.generation) {
+        self.must_be_lost(&mark, &there).await?;
+        // Whether it was there or not, it is by now: servers that have lost it were asked to make it.
+        let lost = there.into_iter().chain([mark.generation]);
+        let mark = self.begin_anew().await?;
+        for generation in lost.filter(|generation| *generation < mark.generation) {
             NatsLog::delete(nats, StreamName { generation, ..self.name }).await.map_err(of_log)?;
         }
         drop(self.open(mark.generation).await?);
-        // A copy that was recovered from S3 alone may have applied no entry of the last one.
+        // Killed just before the log was made, it has begun one behind one that has no entry.
         let end = mark.ended.iter().rfind(|end| end.seq > 0);
         Ok(LogReset { applied: end.map_or(0, |end| end.seq), generation: mark.generation })
     }
@@ -144,7 +135,8 @@ impl LostLog<'_> {
     /// alone may have been cut off, and knows then neither the log's end nor which logs there are: a quorum
     /// makes the log, if it is missing, and says where it ends.
     async fn must_be_lost(&self, mark: &LogMark, there: &[u32]) -> Result<(), ServerError> {
-        if there.last().copied() > Some(mark.generation) {
+        let newest = there.last().copied();
+        if newest > Some(mark.generation) {
             return Err(refused(
                 "the log was begun anew with another copy: this one is recovered from S3 when its pod \
                  starts, and says so if it has more"
@@ -154,6 +146,10 @@ impl LostLog<'_> {
         let log = self.open(mark.generation).await?;
         match log_standing(&log, mark).await.map_err(of_log)? {
             LogStanding::Short { last, is_known: true } => self.must_end(&log, last).await,
+            // It was made just now: whether there ever was one before nobody knows.
+            LogStanding::Whole { last: last @ LogSeq(0) } if newest < Some(mark.generation) => {
+                self.must_end(&log, last).await
+            }
             LogStanding::Short { last, is_known: false } => {
                 let stream = StreamName { generation: mark.generation, ..self.name }.stream();
                 Err(refused(format!(
@@ -219,26 +215,4 @@ fn of_log(error: impl std::fmt::Display) -> ServerError {
 
 fn refused(why: String) -> ServerError {
     ServerError::Storage(StorageError::Refused(format!("{why}. Nothing was changed")))
-}
-
-#[cfg(test)]
-mod tests {
-    use contracts::replica::EndedLog;
-    use uuid::Uuid;
-
-    use super::*;
-
-    #[test]
-    fn a_log_that_was_begun_anew_and_not_made_is_only_made() {
-        let ended = vec![EndedLog { generation: 0, seq: 7, crc: 5 }];
-        let begun = LogMark { generation: 1, ended, ..LogMark::beginning(Uuid::from_u128(1)) };
-        assert!(is_to_be_made(&begun, &[0]) && is_to_be_made(&begun, &[]));
-        assert!(!is_to_be_made(&begun, &[0, 1]), "it is there");
-        assert!(!is_to_be_made(&LogMark { applied: 1, ..begun.clone() }, &[0]), "it was used, and is lost");
-        assert!(
-            !is_to_be_made(&LogMark { known_upto: 1, ..begun.clone() }, &[0]),
-            "another copy has used it"
-        );
-        assert!(!is_to_be_made(&LogMark::beginning(begun.cluster), &[]), "nobody has begun it");
-    }
 }
