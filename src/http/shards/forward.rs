@@ -274,7 +274,7 @@ impl ShardedRoute {
             Err(Unanswered { problem, is_unsent: true }) => (None, problem),
             Err(lost) => return Err(lost.problem),
         };
-        if !body.is_none_or(ClientsBody::is_untouched) {
+        if body.is_some_and(|body| !body.is_untouched()) {
             return Err(refused);
         }
         let owner = self.shards.owner_beside((pod, named), shard).await;
