@@ -17,7 +17,7 @@ use super::{
     group_in_path, moved,
     reach::Reach,
     scope_of,
-    unanswered::{Unanswered, disagree, silent, unanswered},
+    unanswered::{NoPodAnswer, disagree, silent, unanswered},
 };
 use crate::auth::{policy::Resource, verb::Verb};
 use crate::http::{
@@ -231,7 +231,7 @@ impl ShardedRoute {
                 };
                 (Some(named), disagree(pod))
             }
-            Err(Unanswered { problem, is_unsent: true }) => (None, problem),
+            Err(NoPodAnswer { problem, is_unsent: true }) => (None, problem),
             Err(lost) => return Err(lost.problem),
         };
         let Some(owner) = self.shards.owner_beside((pod, named), shard).await else { return Err(refused) };
@@ -244,13 +244,13 @@ impl ShardedRoute {
     }
 
     /// The whole answer of another pod.
-    async fn answer_of(&self, pod: u32, head: &PassedHead, body: Bytes) -> Result<Response, Unanswered> {
+    async fn answer_of(&self, pod: u32, head: &PassedHead, body: Bytes) -> Result<Response, NoPodAnswer> {
         let patience = self.shards.parts.limits.body_secs.duration();
         let answer = async {
             let answer = self.shards.send(head, Body::from(body), pod).await;
             let (parts, body) = answer.map_err(|error| unanswered(pod, &error))?.into_parts();
             let body = to_bytes(Body::new(body), ANSWER_BYTES).await.map_err(|_| silent(pod))?;
-            Ok::<_, Unanswered>(Response::from_parts(parts, Body::from(body)))
+            Ok::<_, NoPodAnswer>(Response::from_parts(parts, Body::from(body)))
         };
         timeout(patience, answer).await.unwrap_or_else(|_| Err(silent(pod).into()))
     }

@@ -22,7 +22,7 @@ use super::{
     query,
     relayed::{RelayedFor, RelayedFrom, relayed},
     scope_of,
-    unanswered::{Unanswered, disagree, silent, unanswered},
+    unanswered::{NoPodAnswer, disagree, silent, unanswered},
 };
 use crate::{
     auth::{principal::Principal, quotas::Usage},
@@ -190,7 +190,7 @@ impl Shards {
         head: &PassedHead,
         body: Option<&ClientsBody>,
         pod: u32,
-    ) -> Result<Answered, Unanswered> {
+    ) -> Result<Answered, NoPodAnswer> {
         let patience = self.patience();
         let given_up = CancellationToken::new();
         let sent = body
@@ -226,7 +226,7 @@ impl Shards {
 
 impl Shards {
     /// Asks a pod for a page as it is now: for a client that waits for one while this process stops.
-    async fn send_at_last(&self, head: &PassedHead, pod: u32) -> Result<Answered, Unanswered> {
+    async fn send_at_last(&self, head: &PassedHead, pod: u32) -> Result<Answered, NoPodAnswer> {
         let answer = timeout(LAST_TIMEOUT, self.send(head, Body::empty(), pod)).await;
         let answer = answer.map_err(|_| silent(pod))?.map_err(|error| unanswered(pod, &error))?;
         Ok(Answered { pod, answer, given_up: CancellationToken::new() })
@@ -257,7 +257,7 @@ impl ShardedRoute {
         let body = body.as_ref();
         let answered = Box::pin(self.shards.send_patiently(&head, body, pod)).await;
         let answered = match answered {
-            Err(Unanswered { problem, .. }) if polls && problem.code() == Code::Closing => {
+            Err(NoPodAnswer { problem, .. }) if polls && problem.code() == Code::Closing => {
                 head.path = without_wait(&head.path);
                 Box::pin(self.shards.send_at_last(&head, pod)).await
             }
@@ -271,7 +271,7 @@ impl ShardedRoute {
                 answered.given_up.cancel();
                 (Some(named), disagree(pod))
             }
-            Err(Unanswered { problem, is_unsent: true }) => (None, problem),
+            Err(NoPodAnswer { problem, is_unsent: true }) => (None, problem),
             Err(lost) => return Err(lost.problem),
         };
         if body.is_some_and(|body| !body.is_untouched()) {
