@@ -22,7 +22,7 @@ use super::{
     query,
     relayed::{RelayedFor, RelayedFrom, relayed},
     scope_of,
-    unanswered::{Unanswered, disagree, failed, silent, unanswered},
+    unanswered::{NoPodAnswer, disagree, failed, silent, unanswered},
 };
 use crate::{
     auth::{principal::Principal, quotas::Usage},
@@ -190,7 +190,7 @@ impl Shards {
         head: &PassedHead,
         body: BodyToPass<'_>,
         pod: u32,
-    ) -> Result<Answered, Unanswered> {
+    ) -> Result<Answered, NoPodAnswer> {
         let patience = self.patience();
         let given_up = CancellationToken::new();
         let sent = body.for_pod(head.wanted.clone(), given_up.clone());
@@ -238,7 +238,7 @@ impl Shards {
                 answered.given_up.cancel();
                 (Some(named), disagree(pod))
             }
-            Err(Unanswered { problem, is_unsent: true }) => (None, problem),
+            Err(NoPodAnswer { problem, is_unsent: true }) => (None, problem),
             Err(lost) => return Err(lost.problem),
         };
         if !body.is_there_still() {

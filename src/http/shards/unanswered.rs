@@ -10,21 +10,21 @@ use crate::{
 };
 
 /// Why a pod gave no answer.
-pub(super) struct Unanswered {
+pub(super) struct NoPodAnswer {
     /// For the client.
     pub(super) problem: Problem,
     /// Whether the pod cannot have had the request.
     pub(super) is_unsent: bool,
 }
 
-impl From<Problem> for Unanswered {
+impl From<Problem> for NoPodAnswer {
     fn from(problem: Problem) -> Self {
         Self { problem, is_unsent: false }
     }
 }
 
-impl From<Unanswered> for Problem {
-    fn from(unanswered: Unanswered) -> Self {
+impl From<NoPodAnswer> for Problem {
+    fn from(unanswered: NoPodAnswer) -> Self {
         unanswered.problem
     }
 }
@@ -51,8 +51,8 @@ pub(super) fn failed(pod: u32, error: &SendError) -> Problem {
 }
 
 /// The same, for who may ask another one.
-pub(super) fn unanswered(pod: u32, error: &SendError) -> Unanswered {
-    Unanswered { problem: failed(pod, error), is_unsent: error.is_unsent }
+pub(super) fn unanswered(pod: u32, error: &SendError) -> NoPodAnswer {
+    NoPodAnswer { problem: failed(pod, error), is_unsent: error.is_unsent }
 }
 
 /// A pod has a connection and says nothing.
