@@ -41,9 +41,10 @@ use self::{
     pod::{Pod, Served},
 };
 use crate::{
+    Trace,
+    ground::{SimClock, objects},
+    numbered::{ErasedEvents, read_everything},
     run,
-    simulation::{ErasedEvents, Trace, read_everything},
-    store::{SimClock, objects},
 };
 
 const PODS: [&str; 3] = ["zombi-0", "zombi-1", "zombi-2"];

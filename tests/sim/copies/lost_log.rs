@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{task::LocalSet, time::sleep};
 
 use super::{PODS, World, check_end, clients::clients, pod::Pod};
-use crate::{run, simulation::Trace};
+use crate::{Trace, run};
 
 /// How long the pods are at work before the log is lost.
 const AT_WORK: std::ops::Range<u64> = 5..25;
