@@ -3,11 +3,11 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::RngExt;
 use tokio::{task::LocalSet, time::sleep};
 
-use super::{PODS, World, check_end, clients::clients, pod::Pod};
-use crate::{Trace, run};
+use super::{PODS, World, begin, check_end, clients::clients, pod::Pod};
+use crate::run;
 
 /// How long the pods are at work before the log is lost.
 const AT_WORK: std::ops::Range<u64> = 5..25;
@@ -15,15 +15,8 @@ const AT_WORK: std::ops::Range<u64> = 5..25;
 const SETTLES: Duration = Duration::from_secs(2);
 
 fn lose_the_log(seed: u64) {
-    fastrand::seed(seed); // how long the SDK waits before it tries again
     run(LocalSet::new().run_until(async move {
-        let world = World::new(seed);
-        let _trace = Trace(world.bucket.clone());
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
-        for pod in &mut pods {
-            pod.start(&world, rng.random());
-        }
+        let (world, _trace, mut rng, mut pods) = begin(seed);
         let clients = clients(&world, seed);
         for generation in 1..=2 {
             sleep(Duration::from_secs(rng.random_range(AT_WORK))).await;
@@ -59,15 +52,8 @@ async fn with_most(world: &World, pods: &[Pod]) -> usize {
 /// The log is begun anew with a copy that lacks what others have and S3 has not, and is written to until S3
 /// has other events where theirs are.
 fn leave_behind(seed: u64) {
-    fastrand::seed(seed);
     run(LocalSet::new().run_until(async move {
-        let world = World::new(seed);
-        let _trace = Trace(world.bucket.clone());
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
-        for pod in &mut pods {
-            pod.start(&world, rng.random());
-        }
+        let (world, _trace, mut rng, mut pods) = begin(seed);
         let first = clients(&world, seed);
         sleep(Duration::from_secs(rng.random_range(AT_WORK))).await;
         world.bucket.is_down.store(true, SeqCst);
