@@ -93,7 +93,7 @@ impl OwnCopy {
     }
 
     /// What somebody should look at: that it follows no more, and why.
-    fn trouble(&self) -> Option<String> {
+    pub(super) fn trouble(&self) -> Option<String> {
         self.stopped().map(|why| format!("the copy of shard {:03} follows no more: {why}", self.shard))
     }
 }
@@ -141,11 +141,6 @@ pub(super) fn unmet<'a>(
     copies: impl IntoIterator<Item = &'a OwnCopy>,
 ) -> Option<String> {
     servers.unmet().or_else(|| copies.into_iter().find_map(OwnCopy::unmet))
-}
-
-/// What is wrong with copies for which requests may come all the same.
-pub(super) fn trouble<'a>(copies: impl IntoIterator<Item = &'a OwnCopy>) -> Option<String> {
-    copies.into_iter().find_map(OwnCopy::trouble)
 }
 
 /// How often somebody who waits for the copies to be in step looks.

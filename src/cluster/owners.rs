@@ -150,7 +150,7 @@ impl Owners {
 
     /// What is wrong with this pod's copies for which requests may come all the same.
     pub(crate) fn trouble(&self) -> Option<String> {
-        copies::trouble(self.copies().map(|copy| &**copy))
+        self.copies().find_map(|copy| copy.trouble())
     }
 
     /// Waits until requests may come to this pod.

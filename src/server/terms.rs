@@ -49,17 +49,15 @@ impl CopyTerms {
         let shard = self.store.copy.shard;
         let copy = self.store.copy.copy();
         let mut status = copy.status();
-        let mut failures = (0, 0);
+        let (mut failed_in, mut failures) = (0, 0);
         while let Some(term) = owned(&mut status).await {
-            if failures.0 != term {
-                failures = (term, 0);
-            }
             let ended = Box::pin(self.serve(term, &mut status)).await;
             metrics::shard_owned(shard, false);
             let Err(error) = ended else { continue };
             warn!(shard, term, %error, "the store of the shard has ended");
-            failures.1 += 1;
-            if failures.1 % MOST_FAILURES == 0
+            failures = if failed_in == term { failures + 1 } else { 1 };
+            failed_in = term;
+            if failures % MOST_FAILURES == 0
                 && let Some(to) = copy.hand_over(None)
             {
                 warn!(shard, term, to, "the shard is given to another copy: its store cannot be opened here");

@@ -39,7 +39,8 @@ pub(super) struct Opening {
     pub(super) recovery: Recovery,
     /// Shows what is wrong with the bucket.
     pub(super) bucket: Arc<BucketState>,
-    /// How long the volume, which can always serve, waits for the bucket before it serves without.
+    /// How long a volume that can always serve waits for the bucket before it serves without; `None` for one
+    /// that may have to wait for it as long as it takes.
     pub(super) patience: Option<Duration>,
 }
 

@@ -190,6 +190,7 @@ impl Store {
                 fence: Arc::clone(&fence),
             };
             let recovery = recovery(&tiers, tenure, options.key_window_ms, progress)?;
+            // Whoever says in manifests how far the log is owns a shard, and has all that the log has.
             let opening = Opening { recovery, bucket, patience: cover.as_ref().map(|_| OWNER_WAIT) };
             let (runner, flush) = Flusher::new(tiers, options.flush, options.keep, cover);
             let flusher = Some(opening.open(runner, &flush, stopping.clone()).await?);

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{
     READ_BYTES,
     entry::{Entry, EntryBody},
-    judge::judge,
+    judge::{LOG, judge},
 };
 use contracts::{
     clock::TimestampMs,
@@ -122,7 +122,7 @@ fn unread(error: LogError) -> StorageError {
         LogError::Unavailable(_) => {
             StorageError::Refused(format!("its log cannot be read now: {error}. Run it again"))
         }
-        error => StorageError::corrupt("the shard's log", error),
+        error => StorageError::corrupt(LOG, error),
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<Option<AppliedEn
 }
 
 /// What errors call the log.
-const LOG: &str = "the shard's log";
+pub(super) const LOG: &str = "the shard's log";
 
 fn corrupt(why: String) -> StorageError {
     StorageError::corrupt(LOG, why)

@@ -38,7 +38,7 @@ use self::{
     close::closed,
     decide::{FollowerView, takes_over},
     entry::{Entry, EntryBody},
-    judge::judge,
+    judge::{LOG, judge},
     owned::OwnedTerm,
     owning::{keep_small, keep_ticking},
     recover::CopyRecovery,
@@ -227,7 +227,7 @@ impl CopyRunner {
                     self.heard = Instant::now();
                     self.show(false);
                 }
-                Err(error) => return Err(StorageError::corrupt("the shard's log", error)),
+                Err(error) => return Err(StorageError::corrupt(LOG, error)),
             }
         }
     }
