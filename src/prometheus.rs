@@ -36,3 +36,31 @@ pub(crate) fn consumer_lags(lags: &[ConsumerLag]) -> String {
     metrics::with_local_recorder(&recorder, || ours::consumer_lags(lags));
     recorder.handle().render()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_is_made_anew_or_has_stopped_is_not_in_step() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let shown = |show: &dyn Fn()| {
+            metrics::with_local_recorder(&recorder, show);
+            recorder.handle().render()
+        };
+        let has = |text: &str, line: &str| text.lines().any(|shown| shown == line);
+        let lag = |entries: &str| format!("zombi_log_lag_entries{{shard=\"003\"}} {entries}");
+        let text = shown(&|| ours::copy_follows(3));
+        assert!(has(&text, "zombi_copy_stopped{shard=\"003\"} 0"), "{text}");
+        let text = shown(&|| ours::log_held(3, 70, 0));
+        assert!(has(&text, &lag("0")), "{text}");
+        let text = shown(&|| ours::log_out_of_step(3));
+        assert!(has(&text, &lag("inf")), "{text}");
+        assert!(has(&text, "zombi_copy_stopped{shard=\"003\"} 0"), "it will be in step: {text}");
+        let text = shown(&|| ours::log_held(3, 70, 2));
+        assert!(has(&text, &lag("2")), "{text}");
+        let text = shown(&|| ours::copy_stopped(3));
+        assert!(has(&text, &lag("inf")), "{text}");
+        assert!(has(&text, "zombi_copy_stopped{shard=\"003\"} 1"), "{text}");
+    }
+}

@@ -83,6 +83,8 @@ CAUGHT_BY = {
     "owns_before_the_end": "sim of_three_copies",
     "trimmed_too_far": "sim of_three_copies",
     "left_behind_without_a_word": "lib copy::recover::",
+    "lost_log_begun_by_an_empty_copy": "sim copies_with_empty_volumes",
+    "another_log_followed": "lib copy::",
     "closed_over_changes": "lib copy::close::",
     "flushed_and_in_the_log_alone": "sim of_three_copies",
 }

@@ -38,7 +38,7 @@ WITH_ISSUER = {"zombi_auth_keys"}
 OF_CLUSTER = {"zombi_shard_owned", "zombi_forwarded_requests_total"}
 # What only pods say whose shards have logs; tests/log sees that they do.
 OF_LOGS = {"zombi_shard_copies", "zombi_log_applied", "zombi_log_lag_entries", "zombi_log_bytes", "zombi_log_max_bytes",
-           "zombi_log_damage_total", "zombi_log_streams_damaged", "zombi_log_servers_unmet"}
+           "zombi_copy_stopped", "zombi_log_streams_damaged", "zombi_log_servers_unmet"}
 # What depends on this machine, and may be an alert here: how fast its disk syncs, and how full it is.
 OF_MACHINE = ("duration", "zombi_disk_", "zombi:slo_burn")
 # Whoever follows a runbook in production needs a token for this; not for probes and metrics.

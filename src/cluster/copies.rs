@@ -26,8 +26,24 @@ pub(crate) enum CopyOwner {
     Pod(u32),
     /// Nobody, by all that the log says.
     Nobody,
-    /// It has not read the log to its end, or reads it no more.
+    /// It has not applied what the log had a moment ago, or reads it no more.
     Unknown,
+}
+
+impl CopyOwner {
+    /// Who owns the shard, as the status of a copy on `own_pod` says, which follows the log.
+    fn by(status: &CopyStatus, own_pod: u32) -> Self {
+        if status.owned_term.is_some() {
+            return Self::This;
+        }
+        if !status.is_in_step {
+            return Self::Unknown;
+        }
+        match status.mark.owner.as_deref().and_then(pod_number) {
+            Some(pod) if pod != own_pod => Self::Pod(pod),
+            _ => Self::Nobody,
+        }
+    }
 }
 
 impl OwnCopy {
@@ -63,17 +79,7 @@ impl OwnCopy {
 
     /// Who owns the shard.
     pub(crate) fn owner(&self, own_pod: u32) -> CopyOwner {
-        let status = self.status();
-        if status.owned_term.is_some() {
-            return CopyOwner::This;
-        }
-        if self.stopped().is_some() || !status.has_caught_up {
-            return CopyOwner::Unknown;
-        }
-        match status.mark.owner.as_deref().and_then(pod_number) {
-            Some(pod) if pod != own_pod => CopyOwner::Pod(pod),
-            _ => CopyOwner::Nobody,
-        }
+        if self.stopped().is_some() { CopyOwner::Unknown } else { CopyOwner::by(&self.status(), own_pod) }
     }
 
     /// Waits until it owns the shard no more.
@@ -148,7 +154,32 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use contracts::replica::LogMark;
+    use uuid::Uuid;
+
     use super::*;
+
+    #[test]
+    fn a_copy_that_is_behind_does_not_say_who_owns_the_shard() {
+        let mark = |owner: Option<&str>| LogMark {
+            owner: owner.map(str::to_owned),
+            ..LogMark::beginning(Uuid::from_u128(1))
+        };
+        let in_step = CopyStatus {
+            mark: mark(Some("zombi-2")),
+            owned_term: None,
+            has_caught_up: true,
+            is_in_step: true,
+        };
+        assert_eq!(CopyOwner::by(&in_step, 0), CopyOwner::Pod(2));
+        assert_eq!(CopyOwner::by(&in_step, 2), CopyOwner::Nobody, "of this pod's former life");
+        let nobody = CopyStatus { mark: mark(None), ..in_step.clone() };
+        assert_eq!(CopyOwner::by(&nobody, 0), CopyOwner::Nobody);
+        let behind = CopyStatus { is_in_step: false, ..in_step.clone() };
+        assert_eq!(CopyOwner::by(&behind, 0), CopyOwner::Unknown, "though it was in step before");
+        let owner = CopyStatus { owned_term: Some(3), ..in_step };
+        assert_eq!(CopyOwner::by(&owner, 0), CopyOwner::This);
+    }
 
     #[test]
     fn servers_that_were_right_once_stay_so() {

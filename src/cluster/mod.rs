@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod copies;
+pub(crate) mod heirs;
 pub(crate) mod owners;
 pub(crate) mod placement;
 pub mod secret;
@@ -20,7 +21,11 @@ use futures_util::future::join_all;
 
 use self::{owners::Owners, placement::place, secret::SecretFile, settings::ClusterSettings};
 use cold_s3::cluster::ClusterRecord;
-use contracts::{name::TableName, shards::shard_of, shared_log::LogSeq};
+use contracts::{
+    name::TableName,
+    shards::shard_of,
+    shared_log::{LogError, LogSeq},
+};
 
 /// The cluster as a pod knows it.
 pub struct Cluster {
@@ -87,14 +92,20 @@ impl Cluster {
         self.addresses.get(pod as usize).map(String::as_str)
     }
 
-    /// The pod that owns each shard, in their order; `None` where nobody does, or nobody knows.
-    pub(crate) async fn owner_of_each(&self) -> Vec<Option<u32>> {
+    /// The pod that owns each shard, in their order: `None` where nobody does, and why nobody can tell.
+    pub(crate) async fn owner_of_each(&self) -> Vec<Result<Option<u32>, LogError>> {
         let shards = 0..self.record.shards;
-        let Some(owners) = self.owners.get() else {
-            return shards.map(|shard| (!self.has_logs()).then(|| self.first_of(shard))).collect();
-        };
-        join_all(shards.map(|shard| async move { owners.owner(shard).await.ok().flatten() })).await
+        match self.owners.get() {
+            Some(owners) => join_all(shards.map(|shard| owners.owner(shard))).await,
+            None if self.has_logs() => shards.map(|_| Err(not_open())).collect(),
+            None => shards.map(|shard| Ok(Some(self.first_of(shard)))).collect(),
+        }
     }
+}
+
+/// Why this pod cannot tell who owns the shards.
+fn not_open() -> LogError {
+    LogError::Unavailable("the copies of this pod are not open yet".to_owned())
 }
 
 /// The other pods, as they are asked how far they are.
@@ -103,6 +114,9 @@ pub trait OtherPods: Send + Sync {
     /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in
     /// time.
     async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
+
+    /// The same; none either if it says that no requests should come to it.
+    async fn applied_by_ready(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
 }
 
 /// The name of a pod.

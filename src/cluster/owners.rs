@@ -1,5 +1,6 @@
-//! Who owns each shard of a cluster whose shards have logs. A copy knows it from what it has read; who has no
-//! copy asks the log, and remembers the answer for a moment.
+//! Who owns each shard of a cluster whose shards have logs. A copy in step knows it from what it has read;
+//! who has none asks the log, and remembers the answer. A pod that does not answer, or says that it does not
+//! own the shard, is believed no more, whoever has named it: then the log is asked.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -8,8 +9,10 @@ use parking_lot::Mutex;
 use tiering::owner_by;
 use tokio::{
     sync::Mutex as Turn,
-    time::{Instant, sleep},
+    task,
+    time::{Instant, sleep, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     copies::{self, CopyOwner, LOOK_AGAIN, LogServers, OwnCopy},
@@ -29,15 +32,26 @@ pub(crate) trait ShardLogs: Send + Sync {
 
 /// Who owns each shard.
 pub(crate) struct Owners {
-    own: u32,
-    logs: Arc<dyn ShardLogs>,
+    asker: OwnerAsker,
     copies: BTreeMap<u32, Arc<OwnCopy>>,
     /// What the logs have said, by shard.
-    told: Vec<ToldOwner>,
-    /// How long that is believed.
-    fresh_for: Duration,
+    told: Vec<Arc<ToldOwner>>,
+    /// What asks while what is known is believed, by shard.
+    beside: Mutex<BTreeMap<u32, AbortOnDropHandle<()>>>,
     /// What is known of the servers that keep the logs.
     pub(crate) servers: LogServers,
+}
+
+/// Asks the logs.
+#[derive(Clone)]
+struct OwnerAsker {
+    /// The number of this pod.
+    own: u32,
+    logs: Arc<dyn ShardLogs>,
+    /// How long what a log has said is believed without asking it again.
+    fresh_for: Duration,
+    /// How long a log may take to say it.
+    patience: Duration,
 }
 
 /// What a shard's log has said of its owner.
@@ -46,6 +60,8 @@ struct ToldOwner {
     /// Held by the one who asks.
     turn: Turn<()>,
     last: Mutex<Option<LastWord>>,
+    /// When the pod that this pod's copy names did not answer, or said that it does not own the shard.
+    doubted: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone)]
@@ -64,17 +80,20 @@ pub(crate) struct OwnersParts {
     pub(crate) logs: Arc<dyn ShardLogs>,
     /// The copies of this pod.
     pub(crate) copies: Vec<Arc<OwnCopy>>,
-    /// How long what a log has said is believed.
+    /// How long what a log has said is believed without asking it again.
     pub(crate) fresh_for: Duration,
+    /// How long a log may take to say it.
+    pub(crate) patience: Duration,
 }
 
 impl Owners {
     /// Nobody has been asked yet.
     pub(crate) fn new(parts: OwnersParts) -> Self {
-        let OwnersParts { own, shards, logs, copies, fresh_for } = parts;
+        let OwnersParts { own, shards, logs, copies, fresh_for, patience } = parts;
         let copies = copies.into_iter().map(|copy| (copy.shard, copy)).collect();
-        let told = std::iter::repeat_with(ToldOwner::default).take(shards as usize).collect();
-        Self { own, logs, copies, told, fresh_for, servers: LogServers::default() }
+        let told = std::iter::repeat_with(Arc::default).take(shards as usize).collect();
+        let asker = OwnerAsker { own, logs, fresh_for, patience };
+        Self { asker, copies, told, beside: Mutex::default(), servers: LogServers::default() }
     }
 
     /// The copies of this pod, in the order of their shards.
@@ -97,49 +116,47 @@ impl Owners {
     /// # Errors
     /// `Unavailable` or `Damaged` if only the log knows, and does not say.
     pub(crate) async fn owner(&self, shard: u32) -> Result<Option<u32>, LogError> {
-        match self.copies.get(&shard).map_or(CopyOwner::Unknown, |copy| copy.owner(self.own)) {
-            CopyOwner::This => Ok(Some(self.own)),
-            CopyOwner::Pod(pod) => Ok(Some(pod)),
-            CopyOwner::Nobody => Ok(None),
-            CopyOwner::Unknown => self.told(shard).await,
-        }
-    }
-
-    /// What the log says. All who want to know it at once ask once.
-    async fn told(&self, shard: u32) -> Result<Option<u32>, LogError> {
         let Some(told) = self.told.get(shard as usize) else { return Ok(None) };
-        if let Some(owner) = told.fresh(self.fresh_for) {
-            return owner;
+        let fresh_for = self.asker.fresh_for;
+        match self.owner_by_copy(shard) {
+            Some(CopyOwner::This) => Ok(Some(self.asker.own)),
+            Some(CopyOwner::Pod(pod)) if !told.is_doubted(fresh_for) => Ok(Some(pod)),
+            Some(CopyOwner::Nobody) => Ok(None),
+            // Its last word may be from long ago: this pod had no need to ask.
+            Some(CopyOwner::Pod(_) | CopyOwner::Unknown) => self.asker.ask(shard, told).await,
+            None => match told.known() {
+                Some(word) if word.asked.elapsed() < fresh_for => Ok(word.owner),
+                Some(KnownOwner { owner: Some(pod), .. }) => {
+                    self.ask_beside(shard, told);
+                    Ok(Some(pod))
+                }
+                _ => self.asker.ask(shard, told).await,
+            },
         }
-        let _turn = told.turn.lock().await;
-        if let Some(owner) = told.fresh(self.fresh_for) {
-            return owner;
-        }
-        let asked = self.ask(shard).await;
-        let mut last = told.last.lock();
-        let owner = match (asked, last.take()) {
-            // A log that says nothing has not taken the shard from its owner.
-            (Err(_), Some(LastWord { owner: Ok(known), .. })) => Ok(known),
-            (asked, _) => asked,
-        };
-        *last = Some(LastWord { asked: Instant::now(), owner: owner.clone() });
-        owner
     }
 
-    async fn ask(&self, shard: u32) -> Result<Option<u32>, LogError> {
-        let last = self.logs.log(shard).await?.term().await?;
-        let owner = last.as_ref().map(owner_by).transpose()?.flatten();
-        // The log's last word may be of this pod's former life.
-        Ok(owner.and_then(|pod| pod_number(&pod)).filter(|pod| *pod != self.own))
+    /// Asks a log while somebody goes by what it has said before, unless that is done already.
+    fn ask_beside(&self, shard: u32, told: &Arc<ToldOwner>) {
+        let mut beside = self.beside.lock();
+        if beside.get(&shard).is_none_or(AbortOnDropHandle::is_finished) {
+            let (asker, told) = (self.asker.clone(), Arc::clone(told));
+            let asking = task::spawn(async move { drop(asker.ask(shard, &told).await) });
+            beside.insert(shard, AbortOnDropHandle::new(asking));
+        }
+    }
+
+    /// Who owns a shard, as this pod's copy knows it, if there is one.
+    fn owner_by_copy(&self, shard: u32) -> Option<CopyOwner> {
+        self.copies.get(&shard).map(|copy| copy.owner(self.asker.own))
     }
 
     /// Has the logs asked anew for what a pod is said to own: it did not answer, or says that it does not.
     pub(crate) fn forget(&self, pod: u32) {
-        for told in &self.told {
-            let mut last = told.last.lock();
-            if matches!(&*last, Some(LastWord { owner: Ok(Some(owner)), .. }) if *owner == pod) {
-                *last = None;
+        for (shard, told) in (0..).zip(&self.told) {
+            if self.owner_by_copy(shard) == Some(CopyOwner::Pod(pod)) {
+                told.doubt();
             }
+            told.forget(pod);
         }
     }
 
@@ -161,17 +178,81 @@ impl Owners {
     }
 }
 
+impl OwnerAsker {
+    /// What a log says, unless it has just said it. All who want to know it at once ask once.
+    async fn ask(&self, shard: u32, told: &ToldOwner) -> Result<Option<u32>, LogError> {
+        if let Some(owner) = told.fresh(self.fresh_for) {
+            return owner;
+        }
+        let _turn = told.turn.lock().await;
+        if let Some(owner) = told.fresh(self.fresh_for) {
+            return owner;
+        }
+        let late = || Err(LogError::Unavailable(format!("it has not said it within {:?}", self.patience)));
+        let asked = timeout(self.patience, self.asked(shard)).await.unwrap_or_else(|_| late());
+        let mut last = told.last.lock();
+        let owner = match (asked, last.take()) {
+            // A log that says nothing has not taken the shard from its owner.
+            (Err(_), Some(LastWord { owner: Ok(known), .. })) => Ok(known),
+            (asked, _) => asked,
+        };
+        *last = Some(LastWord { asked: Instant::now(), owner: owner.clone() });
+        owner
+    }
+
+    async fn asked(&self, shard: u32) -> Result<Option<u32>, LogError> {
+        let last = self.logs.log(shard).await?.term().await?;
+        let owner = last.as_ref().map(owner_by).transpose()?.flatten();
+        // The log's last word may be of this pod's former life.
+        Ok(owner.and_then(|pod| pod_number(&pod)).filter(|pod| *pod != self.own))
+    }
+}
+
+/// What a log has said, and when.
+struct KnownOwner {
+    asked: Instant,
+    owner: Option<u32>,
+}
+
 impl ToldOwner {
     /// What was said not longer ago than that.
     fn fresh(&self, fresh_for: Duration) -> Option<Result<Option<u32>, LogError>> {
         let last = self.last.lock();
         last.as_ref().filter(|last| last.asked.elapsed() < fresh_for).map(|last| last.owner.clone())
     }
+
+    /// What was said, however long ago.
+    fn known(&self) -> Option<KnownOwner> {
+        let last = self.last.lock();
+        let LastWord { asked, owner } = last.as_ref()?;
+        owner.as_ref().ok().map(|owner| KnownOwner { asked: *asked, owner: *owner })
+    }
+
+    /// Forgets what was said, if it was this pod.
+    fn forget(&self, pod: u32) {
+        let mut last = self.last.lock();
+        if matches!(&*last, Some(LastWord { owner: Ok(Some(owner)), .. }) if *owner == pod) {
+            *last = None;
+        }
+    }
+
+    /// The copy of this pod is not believed for a while.
+    fn doubt(&self) {
+        *self.doubted.lock() = Some(Instant::now());
+    }
+
+    /// Whether the copy of this pod is not believed.
+    fn is_doubted(&self, doubted_for: Duration) -> bool {
+        self.doubted.lock().is_some_and(|since| since.elapsed() < doubted_for)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::{
+        future::pending,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
 
     use bytes::Bytes;
     use contracts::shared_log::{EntryKind, LogEntry, LogSize};
@@ -184,6 +265,7 @@ mod tests {
     struct SilentLogs {
         asked: AtomicUsize,
         is_away: bool,
+        never_answers: bool,
     }
 
     #[async_trait]
@@ -205,6 +287,9 @@ mod tests {
 
         async fn term(&self) -> Result<Option<LogEntry>, LogError> {
             self.asked.fetch_add(1, Relaxed);
+            if self.never_answers {
+                pending::<()>().await;
+            }
             if self.is_away { Err(LogError::Unavailable("away".to_owned())) } else { Ok(None) }
         }
 
@@ -217,10 +302,12 @@ mod tests {
         }
     }
 
+    const PATIENCE: Duration = Duration::from_secs(2);
+
     fn owners(logs: &Arc<SilentLogs>) -> Owners {
         let logs: Arc<dyn ShardLogs> = Arc::new(Arc::clone(logs));
-        let fresh_for = Duration::from_secs(1);
-        Owners::new(OwnersParts { own: 0, shards: 2, logs, copies: Vec::new(), fresh_for })
+        let (fresh_for, patience) = (Duration::from_secs(1), PATIENCE);
+        Owners::new(OwnersParts { own: 0, shards: 2, logs, copies: Vec::new(), fresh_for, patience })
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,5 +335,36 @@ mod tests {
         assert_eq!(owners.owner(1).await.unwrap(), Some(2));
         owners.forget(2);
         assert!(owners.owner(1).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long_for_a_log_that_never_answers_and_who_knows_an_owner_not_at_all() {
+        let logs = Arc::new(SilentLogs { never_answers: true, ..SilentLogs::default() });
+        let owners = owners(&logs);
+        let began = Instant::now();
+        let (one, two) = tokio::join!(owners.owner(1), owners.owner(1));
+        assert!(matches!((one, two), (Err(LogError::Unavailable(_)), Err(LogError::Unavailable(_)))));
+        assert!(began.elapsed() < 2 * PATIENCE);
+        assert_eq!(logs.asked.load(Relaxed), 1, "both have asked once");
+        *owners.told[1].last.lock() = Some(LastWord { asked: began, owner: Ok(Some(2)) });
+        let began = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(owners.owner(1).await.unwrap(), Some(2));
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        advance(Duration::from_millis(1)).await;
+        task::yield_now().await;
+        assert_eq!(logs.asked.load(Relaxed), 2, "it is asked beside, once at a time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_whose_owner_does_not_answer_is_doubted_for_a_while() {
+        let told = ToldOwner::default();
+        let tick = Duration::from_secs(1);
+        assert!(!told.is_doubted(tick));
+        told.doubt();
+        assert!(told.is_doubted(tick));
+        advance(tick).await;
+        assert!(!told.is_doubted(tick));
     }
 }

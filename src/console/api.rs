@@ -178,6 +178,9 @@ pub(super) struct ApiFlush {
 #[derive(Debug, Deserialize)]
 pub(super) struct ApiMissing {
     pub(super) pod: Option<String>,
+    /// Their numbers; none if all that the pod has is not counted in.
+    #[serde(default)]
+    pub(super) shards: Vec<u32>,
     pub(super) error: String,
 }
 
@@ -247,6 +250,7 @@ pub(super) struct ApiPod {
 pub(super) struct ApiShard {
     pub(super) shard: u32,
     pub(super) owner: Option<String>,
+    pub(super) is_owner_known: bool,
     pub(super) copies: Vec<String>,
     pub(super) copy: Option<ApiCopy>,
 }

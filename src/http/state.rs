@@ -117,6 +117,8 @@ pub struct Ops {
     pub log_level: Arc<dyn LogLevel>,
     /// The memory that bodies on the admin port may take.
     pub inflight: Arc<Budget>,
+    /// How fast these must come, among what holds for the main port.
+    pub limits: Limits,
     /// What is known of the bucket, by each store of the process.
     pub buckets: Vec<Arc<BucketState>>,
     /// The cluster, once it is known, if this is a pod of one.

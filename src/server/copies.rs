@@ -1,33 +1,40 @@
 //! The copies that a pod has of shards with logs: their volumes, what follows the logs, and how they end.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::future::{join_all, pending, try_join_all};
 use tiering::{CopyNames, CopyParts, CopyRunner, ShardCopy, StoreError};
-use tokio::{task, time::timeout};
+use tokio::{
+    task,
+    time::{Instant, sleep, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use super::{
     RunningStore, ServerError,
+    braked_log::BrakedLog,
+    bucket_watch,
     copy_volume::open_copy_volume,
     flush_all::FlushAll,
     log_watch,
-    logs::NatsLogs,
+    logs::{KnownLog, NatsLogs},
     open::{Ground, ObservedNow, Startup, close, cold_options, show_to_operators, writer_options},
     shards::{JoinedCluster, of_shard, shard_parts},
     terms::CopyTerms,
 };
 use crate::{
     cluster::{
+        Cluster,
         copies::OwnCopy,
+        heirs::{HeirsWanted, ReadyPods, chosen},
         owners::{Owners, OwnersParts},
         pod_name,
     },
     http::{
         observe::SeenStore,
         shards::{OwnedStore, ShardStores, Shards},
-        state::{App, AppState, OwnShards},
+        state::{App, AppState, OpsState, OwnShards},
     },
     settings::Settings,
 };
@@ -41,7 +48,11 @@ use hot_rocksdb::{HotParts, RocksHot, options::SharedMemory, rocksdb::Db};
 /// How long a copy may take to end once it was told to.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long shards may take to be given up at a shutdown, before whoever has them stops all the same.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long copies may take to end that still own shards.
+pub(super) const STOP_TIMEOUT: Duration = HAND_OVER_TIMEOUT.saturating_add(END_TIMEOUT);
+/// The wait before pods are asked again whether one of them keeps up.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 type CopyTask = AbortOnDropHandle<Result<(), StorageError>>;
 
@@ -80,7 +91,7 @@ impl Startup {
         let logs = Arc::new(NatsLogs::new(settings, &joined.cluster.record));
         let opened = self.open_volumes(settings, &joined, (&*logs, &memory)).await?;
         let spare = self.open_spare(settings, &joined.disk, (memory, opened.len())).await?;
-        let JoinedCluster { cluster, client, disk, .. } = joined;
+        let JoinedCluster { cluster, client, disk, objects } = joined;
         let copies: Vec<Arc<OwnCopy>> = opened.iter().map(|open| Arc::clone(&open.copy)).collect();
         drop(cluster.owners.set(Owners::new(OwnersParts {
             own: cluster.own,
@@ -88,10 +99,12 @@ impl Startup {
             logs,
             copies,
             fresh_for: settings.copies.tick(),
+            patience: settings.copies.read_timeout_secs.duration(),
         })));
         metrics::joined_cluster();
         metrics::joined_logs(cluster.record.copies, settings.shared_log.max_bytes);
         (0..cluster.record.shards).for_each(|number| metrics::shard_owned(number, false));
+        opened.iter().for_each(|open| metrics::copy_follows(open.copy.shard));
         let ops = Arc::clone(&self.ops);
         // For what is about no shard: of that there is nothing to flush, which is no lack of a bucket.
         let nothing: Arc<dyn Flush> = Arc::new(FlushAll::of(Vec::new()));
@@ -103,9 +116,11 @@ impl Startup {
         drop(ops.flush.set(flush_of(&stores)));
         let copies = opened.into_iter().zip(stores.iter());
         let copies = copies.filter_map(|(open, store)| open.start(&base, store)).collect();
-        let shards = Arc::new(Shards::new(cluster, client, shard_parts(&base)));
+        let parts = shard_parts(&base, Some(settings.copies.read_timeout_secs.duration()));
+        let shards = Arc::new(Shards::new(cluster, client, parts));
         drop(ops.pods.set(shards.clone()));
-        let watches = log_watch::begin(settings, &shards).map_err(ServerError::Setting)?;
+        let mut watches = log_watch::begin(settings, &shards).map_err(ServerError::Setting)?;
+        watches.push(bucket_watch::begin(objects, owns_some(&stores)));
         let stores = ShardStores::Owned { spare: Arc::clone(&base), stores };
         let app = App { shards: Some(OwnShards { shards, stores }), ..App::clone(&base) };
         let running = RunningStore { copies, watches, ..RunningStore::new(vec![spare], disk) };
@@ -141,13 +156,17 @@ impl Startup {
                 let (hot, writer) = RocksHot::new(hot_parts, writer_options(&part))?;
                 let hot: Arc<dyn Engine> = hot;
                 let writer = AbortOnDropHandle::new(task::spawn(writer.run()));
-                let known = hot.log_mark().await?.map_or(0, |mark| mark.generation);
+                let cold = to_recover_from(&part, joined.objects.of_shard(shard));
+                let mark = hot.log_mark().await?;
+                let known = mark
+                    .map_or(KnownLog::Manifests(cold.as_ref()), |mark| KnownLog::Generation(mark.generation));
                 let (log, generation) = logs.open(number, known, &ground.progress).await?;
+                let log = Arc::new(BrakedLog::new(log, Arc::clone(&ground.disk)));
                 let (copy, runner) = ShardCopy::new(CopyParts {
                     hot: Arc::clone(&hot),
                     log,
                     generation,
-                    cold: to_recover_from(&part, joined.objects.of_shard(shard)),
+                    cold,
                     clock: SystemClock::shared(),
                     names: names(joined, number),
                     settings: part.copies,
@@ -194,6 +213,12 @@ fn observed(stores: &Arc<[Arc<OwnedStore<App>>]>) -> ObservedNow {
         });
         seen.collect()
     })
+}
+
+/// Whether this pod owns a shard when somebody asks.
+fn owns_some(stores: &Arc<[Arc<OwnedStore<App>>]>) -> Box<dyn Fn() -> bool + Send> {
+    let stores = Arc::clone(stores);
+    Box::new(move || stores.iter().any(|store| store.served().is_some()))
 }
 
 /// Flushes the shards that this pod owns when somebody asks.
@@ -248,6 +273,7 @@ async fn follow(copy: Arc<OwnCopy>, runner: CopyRunner, stop: CancellationToken)
                 "this copy of the shard follows no more, and never owns it again"
             );
             copy.stop(error.to_string());
+            metrics::copy_stopped(copy.shard);
             pending().await
         }
         ended => ended,
@@ -269,14 +295,21 @@ impl RunningCopy {
         }
     }
 
-    /// Gives up the shard, if this copy owns it, and waits until it has; not for longer than is worth it.
-    async fn hand_over(&self) {
+    /// The pod that the shard is to be given to; `None` if there is none that is wanted.
+    fn heir(&self, cluster: &Cluster, ready: &ReadyPods, wanted: HeirsWanted) -> Option<u32> {
         let shard = self.copy.shard;
-        if self.copy.status().owned_term.is_none() {
+        let copies = cluster.copies_of(shard);
+        let first = copies.iter().copied().find(|pod| *pod != cluster.own);
+        chosen(ready.heir(shard, copies), self.copy.status().mark.seq(), wanted, first)
+    }
+
+    /// Gives up the shard to a pod, and waits until it has.
+    async fn hand_over(&self, to: u32, until: Instant) {
+        let (shard, to) = (self.copy.shard, pod_name(to));
+        if self.copy.copy().hand_over(Some(&to)).is_none() {
             return;
         }
-        let Some(to) = self.copy.copy().hand_over(None) else { return };
-        match timeout(HAND_OVER_TIMEOUT, self.copy.is_given_up()).await {
+        match timeout_at(until, self.copy.is_given_up()).await {
             Ok(()) => info!(shard, to, "the shard was handed over"),
             Err(_) => {
                 warn!(shard, to, "the shard could not be handed over: others wait for this pod's silence")
@@ -285,10 +318,10 @@ impl RunningCopy {
     }
 
     /// Ends it; nothing is flushed, as nothing is only here.
-    async fn stop(self) {
+    async fn stop(self, until: Instant) {
         let Self { copy, db, writer, mut follower, terms, stop } = self;
         stop.cancel();
-        if copy.stopped().is_none() && timeout(END_TIMEOUT, &mut follower).await.is_err() {
+        if copy.stopped().is_none() && timeout_at(until, &mut follower).await.is_err() {
             warn!(shard = copy.shard, "the copy did not end in time");
         }
         follower.abort();
@@ -300,13 +333,41 @@ impl RunningCopy {
     }
 }
 
-/// Gives up all shards that are owned here, all at once.
-pub(super) async fn hand_over_all(copies: &[RunningCopy]) {
-    join_all(copies.iter().map(RunningCopy::hand_over)).await;
+/// Gives up the shards that are owned here, all at once, to the pods that are ready and nearest the end of
+/// the logs. While one that is ready does not keep up yet, it is looked again.
+pub(super) async fn hand_over_all(
+    copies: &[RunningCopy],
+    ops: &OpsState,
+    wanted: HeirsWanted,
+    until: Instant,
+) {
+    let Some((cluster, others)) = ops.cluster.get().zip(ops.pods.get()) else { return };
+    loop {
+        let owned: Vec<_> = copies.iter().filter(|copy| copy.copy.owned_term().is_some()).collect();
+        let of_owned = owned.iter().flat_map(|copy| cluster.copies_of(copy.copy.shard));
+        let pods: BTreeSet<u32> = of_owned.copied().filter(|pod| *pod != cluster.own).collect();
+        let asked = timeout_at(until, ReadyPods::among(pods, others.as_ref())).await;
+        let ready = asked.unwrap_or_default();
+        join_all(owned.iter().filter_map(|copy| {
+            let to = copy.heir(cluster, &ready, wanted)?;
+            Some(copy.hand_over(to, until))
+        }))
+        .await;
+        let may_wait = |copy: &&RunningCopy| {
+            let shard = copy.copy.shard;
+            copy.copy.owned_term().is_some() && ready.heir(shard, cluster.copies_of(shard)).is_some()
+        };
+        if wanted == HeirsWanted::Any || Instant::now() >= until || !owned.iter().any(may_wait) {
+            return;
+        }
+        sleep(ASK_AGAIN).await;
+    }
 }
 
-/// Ends all copies, all at once. What was taken over meanwhile is handed over first.
-pub(super) async fn stop_all(copies: Vec<RunningCopy>) {
-    hand_over_all(&copies).await;
-    join_all(copies.into_iter().map(RunningCopy::stop)).await;
+/// Ends all copies, all at once. What they still own, or have taken over meanwhile, is handed over first.
+pub(super) async fn stop_all(copies: Vec<RunningCopy>, ops: &OpsState, until: Instant) {
+    let given_until = until.min(Instant::now() + HAND_OVER_TIMEOUT);
+    hand_over_all(&copies, ops, HeirsWanted::Any, given_until).await;
+    let until = until.min(Instant::now() + END_TIMEOUT);
+    join_all(copies.into_iter().map(|copy| copy.stop(until))).await;
 }

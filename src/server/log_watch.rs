@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::{
-    cluster::{Cluster, copies::OwnCopy, pod_name, pod_number},
+    cluster::{Cluster, OtherPods, copies::OwnCopy, pod_name, pod_number},
     http::shards::Shards,
     settings::Settings,
 };

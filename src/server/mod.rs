@@ -2,6 +2,8 @@
 //! starts them and stops them in order.
 
 mod access;
+mod braked_log;
+mod bucket_watch;
 mod copies;
 mod copy_volume;
 mod descriptors;
@@ -125,7 +127,7 @@ struct RunningStore {
     stores: Vec<OpenStore>,
     /// The copies of shards with logs, each with a store of its own in each term.
     copies: Vec<RunningCopy>,
-    /// What looks at these and at the servers of their logs.
+    /// What looks at these, at the servers of their logs, and at the bucket while nothing else does.
     watches: Vec<AbortOnDropHandle<()>>,
     _disk: AbortOnDropHandle<()>,
 }
@@ -164,7 +166,7 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     let gate = access::open(&settings)?;
     let audit = gate.as_ref().map(AuditKeeper::of);
     let (secret, pods) = (shards::secret(&settings)?, shards::pods(&settings)?);
-    let ops = ops(telemetry, &prometheus, gate, shards::count(&settings));
+    let ops = ops(telemetry, &prometheus, gate, &settings);
     let metrics_upkeep = task::spawn(keep_metrics(prometheus, telemetry.dropped.clone()));
     let refusals = AbortOnDropHandle::new(task::spawn(refusals::keep()));
     let process = StartedProcess { settings: &settings, ops: &ops, secret, pods };
@@ -264,8 +266,9 @@ fn ops(
     telemetry: &Telemetry,
     prometheus: &PrometheusHandle,
     gate: Option<Arc<Gate>>,
-    stores: usize,
+    settings: &Settings,
 ) -> OpsState {
+    let stores = shards::count(settings);
     Arc::new(Ops {
         lifecycle: Arc::new(Lifecycle::default()),
         prometheus: prometheus.clone(),
@@ -274,6 +277,7 @@ fn ops(
         heartbeats: vec_of(stores),
         log_level: telemetry.level.clone(),
         inflight: Budget::new(ADMIN_BODIES, 100, Overload::Memory),
+        limits: settings.limits,
         buckets: vec_of(stores),
         cluster: OnceLock::new(),
         pods: OnceLock::new(),

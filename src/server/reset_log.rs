@@ -1,10 +1,10 @@
 //! `zombi cluster reset-log`: begins a shard's log anew, which its servers have lost, on the volume of the
 //! copy that has most. No pod of the cluster runs meanwhile.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tiering::{Parts, begin_log_anew};
-use tokio::task;
+use tiering::{LogStanding, Parts, another_log, begin_log_anew, log_standing, prove_end};
+use tokio::{task, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -21,20 +21,22 @@ use cold_s3::{
 };
 use contracts::{
     bucket::BucketState,
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     engine::Engine,
     error::StorageError,
     fence::Fence,
     progress::Progress,
     replica::LogMark,
     shards::Shard,
-    shared_log::{LogSize, SharedLog},
+    shared_log::{LogError, LogSeq},
 };
 use hot_rocksdb::{HotParts, RocksHot, options::SharedMemory};
 use shared_log::nats::{NatsLog, StreamName};
 
 /// Files that the volume may have open.
 const OPEN_FILES: i32 = 256;
+/// How long a quorum of the servers may take to say where the log ends.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What was done.
 pub(crate) struct LogReset {
@@ -117,8 +119,10 @@ impl LostLog<'_> {
         let nats = &self.settings.nats;
         let there = NatsLog::generations(nats, self.name).await.map_err(of_log)?;
         self.must_be_lost(&mark, &there).await?;
+        // Whether it was there or not, it is by now: servers that have lost it were asked to make it.
+        let lost = there.into_iter().chain([mark.generation]);
         let mark = self.begin_anew().await?;
-        for generation in there.into_iter().filter(|generation| *generation < mark.generation) {
+        for generation in lost.filter(|generation| *generation < mark.generation) {
             NatsLog::delete(nats, StreamName { generation, ..self.name }).await.map_err(of_log)?;
         }
         drop(self.open(mark.generation).await?);
@@ -127,7 +131,9 @@ impl LostLog<'_> {
         Ok(LogReset { applied: end.map_or(0, |end| end.seq), generation: mark.generation })
     }
 
-    /// Makes sure that the servers have lost what the volume has.
+    /// Makes sure that the servers have lost what the volume has, and have nothing that it lacks. One server
+    /// alone may have been cut off, and knows then neither the log's end nor which logs there are: a quorum
+    /// makes the log, if it is missing, and says where it ends.
     async fn must_be_lost(&self, mark: &LogMark, there: &[u32]) -> Result<(), ServerError> {
         let newest = there.last().copied();
         if newest > Some(mark.generation) {
@@ -137,18 +143,48 @@ impl LostLog<'_> {
                     .to_owned(),
             ));
         }
-        if newest < Some(mark.generation) {
-            return Ok(());
+        let log = self.open(mark.generation).await?;
+        match log_standing(&log, mark).await.map_err(of_log)? {
+            LogStanding::Short { last, is_known: true } => self.must_end(&log, last).await,
+            // It was made just now: whether there ever was one before nobody knows.
+            LogStanding::Whole { last: last @ LogSeq(0) } if newest < Some(mark.generation) => {
+                self.must_end(&log, last).await
+            }
+            LogStanding::Short { last, is_known: false } => {
+                let stream = StreamName { generation: mark.generation, ..self.name }.stream();
+                Err(refused(format!(
+                    "the log ends with entry {last}, before what this volume has applied, and it cannot be \
+                     told whether it is an older state of this volume's log or was written to anew: in that \
+                     case another copy has what this one lacks, and is the one to run this with. If it is an \
+                     older state, delete the stream {stream} from the NATS servers, and run this again"
+                )))
+            }
+            LogStanding::Another { at } => Err(ServerError::Storage(StorageError::Refused(another_log(at)))),
+            LogStanding::Whole { last } => {
+                let LogMark { applied, .. } = mark;
+                Err(refused(format!(
+                    "the log is not lost: it ends with entry {last}, and this volume has applied it up to \
+                     {applied}"
+                )))
+            }
         }
-        let size = self.open(mark.generation).await?.size().await;
-        let LogSize { last, .. } = size.map_err(|error| ServerError::Setting(error.to_string()))?;
-        if last < mark.seq() {
-            return Ok(());
-        }
-        let applied = mark.applied;
-        Err(refused(format!(
-            "the log is not lost: it ends with entry {last}, and this volume has applied it up to {applied}"
-        )))
+    }
+
+    /// Makes sure that a log which is to be given up ends with this entry.
+    async fn must_end(&self, log: &NatsLog, last: LogSeq) -> Result<(), ServerError> {
+        let proof = timeout(PROOF_TIMEOUT, prove_end(log, last, SystemClock.now_ms())).await;
+        Err(refused(match proof {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(LogError::Taken(seq))) => format!(
+                "the log is not lost: a server that was cut off has said that it ends with entry {last}, and \
+                 it has entry {seq}"
+            ),
+            Ok(Err(error)) => format!("it cannot be told whether the log is lost: {error}"),
+            Err(late) => format!(
+                "it cannot be told whether the log is lost: no quorum of the NATS servers within \
+                 {PROOF_TIMEOUT:?} ({late}). Run this again once they have one"
+            ),
+        }))
     }
 
     /// Opens the log of a generation; makes it if there is none.

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
-    RunningStore, ServerError,
+    RunningStore, ServerError, bucket_watch,
     flush_all::FlushAll,
     open::{
         OpenStore, Startup, app_over, connect, open_disk, open_store, open_volume, show_stores_to_operators,
@@ -120,12 +120,13 @@ pub(super) fn of_shard(settings: &Settings, shard: Shard, own_shards: usize) -> 
 }
 
 /// What of the process the way to other pods needs.
-pub(super) fn shard_parts(app: &App) -> ShardParts {
+pub(super) fn shard_parts(app: &App, confirm_timeout: Option<Duration>) -> ShardParts {
     ShardParts {
         limits: Arc::clone(&app.limits),
         inflight: Arc::clone(&app.inflight),
         responses: Arc::clone(&app.responses),
         stopping: app.stopping.clone(),
+        confirm_timeout,
     }
 }
 
@@ -193,16 +194,18 @@ impl Startup {
         let first = self.app(settings, &stores[0].store);
         show_stores_to_operators(settings, &first, &stores);
         let mut apps: Vec<App> = stores.iter().map(|open| app_over(&first, &open.store)).collect();
+        let mut watches = Vec::new();
         if !has_shards {
+            watches.push(bucket_watch::begin(objects, || false));
             // There is nothing to flush, which is no failure.
             let nothing: Arc<dyn Flush> = Arc::new(FlushAll::of(Vec::new()));
             apps.iter_mut().for_each(|app| app.flush = Some(Arc::clone(&nothing)));
             drop(ops.flush.set(nothing));
         }
-        let shards = Arc::new(Shards::new(cluster, client, shard_parts(&first)));
+        let shards = Arc::new(Shards::new(cluster, client, shard_parts(&first, None)));
         let stores_of_shards = ShardStores::Bound(apps.into_iter().map(Arc::new).collect());
         let app = App { shards: Some(OwnShards { shards, stores: stores_of_shards }), ..first };
-        Ok((Arc::new(app), RunningStore::new(stores, disk)))
+        Ok((Arc::new(app), RunningStore { watches, ..RunningStore::new(stores, disk) }))
     }
 
     /// Joins the cluster that the bucket names. While the bucket is away, what this pod remembers of it will
@@ -297,7 +300,9 @@ impl Startup {
         part.process.data_dir = shard_mark::directory(&settings.process.data_dir).join(SPARE);
         make_directory(&part.process.data_dir)?;
         let volume = open_volume(&part, memory, self.descriptors.volume_files).await?;
-        open_store(&part, volume, self.ground(place, disk, None)).await
+        let ground = self.ground(place, disk, None);
+        ground.bucket.unneeded();
+        open_store(&part, volume, ground).await
     }
 }
 

@@ -49,8 +49,12 @@ impl CopyTerms {
         let shard = self.store.copy.shard;
         let copy = self.store.copy.copy();
         let mut status = copy.status();
-        let (mut failed_in, mut failures) = (0, 0);
-        while let Some(term) = owned(&mut status).await {
+let (mut failed_in, mut failures) = (0, 0);
+        loop {
+            if status.borrow().owned_term.is_none() {
+                self.bucket.unneeded();
+            }
+            let Some(term) = owned(&mut status).await else { break };
             let ended = Box::pin(self.serve(term, &mut status)).await;
             metrics::shard_owned(shard, false);
             let Err(error) = ended else { continue };

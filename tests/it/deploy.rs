@@ -149,6 +149,7 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
         heartbeats,
         log_level: Arc::new(Unchanging),
         inflight,
+        limits: Default::default(),
         buckets,
         cluster,
         pods: OnceLock::new(),

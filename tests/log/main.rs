@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
 
+mod lists;
 mod load;
 mod servers;
 
@@ -33,7 +34,7 @@ const NUMBERS: [&str; 9] = [
     "zombi_log_lag_entries",
     "zombi_log_bytes",
     "zombi_log_max_bytes",
-    "zombi_log_damage_total",
+    "zombi_copy_stopped",
     "zombi_log_streams_damaged",
     "zombi_log_servers_unmet",
     "zombi_overtaken_total",
@@ -270,6 +271,32 @@ async fn any_pod_shows_how_far_all_copies_are() {
     let (away, others): (Vec<_>, Vec<_>) = lags.into_iter().partition(|(pod, _)| pod == "zombi-2");
     assert!(!away.is_empty() && away.iter().all(|(_, lag)| lag.is_none()), "{away:?}");
     assert!(others.iter().all(|(_, lag)| lag.is_some()), "{others:?}");
+    cluster.pods[2].run().await;
+    cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_is_not_moved_to_a_pod_that_is_gone() {
+    let mut cluster = LoadedCluster::start().await;
+    cluster.pods[2].kill().await;
+    cluster.goes_on().await;
+    let first = &cluster.pods[0];
+    let mut found = None;
+    eventually("another pod owns a shard that the one which is gone has", async || {
+        let (_, shown) = answer(first.client.get(first.admin_url("/cluster")).send().await.unwrap()).await;
+        let mut shards = shown["shards"].as_array().unwrap().iter();
+        found = shards.find_map(|shard| {
+            let is_on_it = shard["copies"].as_array().unwrap().contains(&json!("zombi-2"));
+            let owner = (0..2).find(|pod| shard["owner"] == format!("zombi-{pod}"))?;
+            is_on_it.then(|| (owner, shard["shard"].as_u64().unwrap()))
+        });
+        found.is_some()
+    })
+    .await;
+    let (owner, shard) = found.unwrap();
+    let path = format!("/cluster/shards/{shard}/move");
+    let (status, problem) = cluster.pods[owner].post(&path, &json!({"to": "zombi-2"})).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("forward_failed")), "{problem}");
     cluster.pods[2].run().await;
     cluster.check().await;
 }

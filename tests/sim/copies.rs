@@ -4,6 +4,7 @@
 //! All of it from one seed, under the checker of histories: nothing acked is lost, nothing is doubled, no
 //! read is stale, and in the end all copies hold the same.
 
+mod behind;
 mod clients;
 mod log;
 mod lost_log;

@@ -74,13 +74,14 @@ pub(crate) fn publish(state: &ColdState, publication: Publication) -> Changes {
 
 /// What a manifest says of the shard's log: how far it is in the chain, which never goes back, and behind
 /// which entry nothing is. Nothing if neither the chain nor the first of the two changes. A log that was
-/// begun anew is another one, and what is known of the one before counts no more.
+/// begun anew is another one, and what is known of the one before counts no more. That there is a log is said
+/// at once: then a copy with an empty volume does not begin one that was lost.
 fn log_change(state: &ColdState, mark: LogMark, changes: bool) -> Option<NamedLog> {
-    let (named, known) = (NamedLog::from(mark), state.log.as_ref());
-    let is_anew = named.generation > known.map_or(0, |known| known.generation);
+    let named = NamedLog::from(mark);
+    let known = state.log.as_ref();
     let known = known.filter(|known| (known.stream, known.generation) == (named.stream, named.generation));
-    let advances = known.map_or(0, |known| known.seq) < named.seq;
-    if !advances && !changes && !is_anew {
+    let advances = known.is_none_or(|known| known.seq < named.seq);
+    if !advances && !changes {
         return None;
     }
     let upto = known.map_or(0, |known| known.upto).max(named.upto);
@@ -267,13 +268,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_the_log_never_goes_back_and_makes_no_link_by_itself() {
+    fn what_is_said_of_the_log_never_goes_back_and_makes_no_second_link_by_itself() {
         let mark = |applied, known_upto| LogMark {
             applied,
             known_upto,
             ..LogMark::beginning(uuid::Uuid::from_u128(1))
         };
         let mut links = DraftedChain(ColdState::default(), 0);
+        let first = Publication { log: Some(mark(0, 1)), ..Publication::default() };
+        let said = publish(&links.0, first).log.map(|log| (log.seq, log.upto));
+        assert_eq!(said, Some((0, 1)), "that there is a log makes a link by itself");
         let named = |links: &DraftedChain, mark, watermarks| {
             let publication = Publication {
                 segments: vec![segment(0, 5)],

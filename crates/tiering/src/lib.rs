@@ -15,7 +15,10 @@ mod store;
 mod upkeep;
 
 pub use self::{
-    copy::{CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, ShardCopy, owner_by},
+    copy::{
+        CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, LogStanding, ShardCopy, another_log,
+        log_standing, owner_by, prove_end,
+    },
     eraser::EraserHandle,
     flusher::FlushHandle,
     reader::{

@@ -9,6 +9,8 @@ const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 
 // Numbers, as the server writes them.
 const count = (number) => Math.round(number).toLocaleString("en-US");
+const shardNames = (numbers) => numbers.length && `shard${numbers.length > 1 ? "s" : ""} ${numbers.join(", ")}`;
+const nameOfMissing = ({ pod, shards = [] }) => [shardNames(shards), pod].filter(Boolean).join(" of ") || "a shard";
 const counted = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 function bytes(number) {
   for (const unit of ["B", "KiB", "MiB", "GiB", "TiB"]) {
@@ -175,7 +177,7 @@ function overview() {
     say("appended", count(stats.writes.total));
     say("p99", micros(stats.writes.p99_latency_us));
     const { unflushed_events: waiting, unflushed_bytes: size, lost_offsets: lost, tables, partitions, hot_bytes: hot } = stats.totals;
-    const [age, gone] = [length(stats.flush.oldest_unflushed_secs), (stats.missing ?? []).map(({ pod }) => pod ?? "a shard").join(", ")];
+    const [age, gone] = [length(stats.flush.oldest_unflushed_secs), (stats.missing ?? []).map(nameOfMissing).join(", ")];
     say("unflushed", count(waiting));
     say("unflushed-bytes", bytes(size));
     say("age", age);

@@ -108,11 +108,25 @@ fn verdict(probe: &ApiProbe, numbers: Option<&Numbers>) -> Markup {
     }
 }
 
+/// What is not counted in, as people call it.
+fn named(missing: &ApiMissing) -> String {
+    let numbers: Vec<String> = missing.shards.iter().map(u32::to_string).collect();
+    let shards = match numbers.len() {
+        0 => None,
+        1 => Some(format!("shard {}", numbers[0])),
+        _ => Some(format!("shards {}", numbers.join(", "))),
+    };
+    match (shards, &missing.pod) {
+        (Some(shards), Some(pod)) => format!("{shards} of {pod}"),
+        (Some(shards), None) => shards,
+        (None, pod) => pod.clone().unwrap_or_else(|| "a shard".to_owned()),
+    }
+}
+
 fn safety(numbers: &Numbers) -> (&'static str, String, String) {
     let Numbers { stats, metrics, .. } = numbers;
     let (waiting, size) = (stats.totals.unflushed_events, stats.totals.unflushed_bytes);
     if !stats.missing.is_empty() {
-        let named = |one: &ApiMissing| one.pod.clone().unwrap_or_else(|| "a shard".to_owned());
         let first = format!("Without {}", stats.missing.iter().map(named).collect::<Vec<_>>().join(", "));
         let why = stats.missing.iter().map(|one| one.error.as_str()).collect::<Vec<_>>().join("; ");
         return ("bad", first, format!("{why}. The numbers are those of the others."));
@@ -203,6 +217,25 @@ fn list(visit: &Visit<'_>, tables: Result<&ApiTables, &Refused>) -> Markup {
                     @if tables.next.is_some() { p { a href=(format!("{PATH}/tables")) { "All tables" } } }
                 },
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_by_its_shards_and_its_pod() {
+        for (pod, shards, expected) in [
+            (Some("zombi-1"), vec![], "zombi-1"),
+            (Some("zombi-1"), vec![3], "shard 3 of zombi-1"),
+            (Some("zombi-1"), vec![3, 11], "shards 3, 11 of zombi-1"),
+            (None, vec![4], "shard 4"),
+            (None, vec![], "a shard"),
+        ] {
+            let missing = ApiMissing { pod: pod.map(str::to_owned), shards, error: String::new() };
+            assert_eq!(named(&missing), expected);
         }
     }
 }

@@ -86,7 +86,7 @@ fn owners(shards: &[ApiShard]) -> Markup {
                 @for shard in shards {
                     tr {
                         th scope="row" { (format!("{:03}", shard.shard)) }
-                        td { (shard.owner.as_deref().unwrap_or("nobody")) }
+                        td { (owner(shard)) }
                         td { (shard.copies.join(", ")) }
                         @if have_logs { (of_copy(shard.copy.as_ref())) }
                     }
@@ -95,6 +95,15 @@ fn owners(shards: &[ApiShard]) -> Markup {
         }
     };
     scrolling("Shards", &rows)
+}
+
+/// Who owns a shard, as far as the asked pod can tell.
+fn owner(shard: &ApiShard) -> &str {
+    match (&shard.owner, shard.is_owner_known) {
+        (Some(owner), _) => owner,
+        (None, true) => "nobody",
+        (None, false) => "not known here",
+    }
 }
 
 /// How this pod's copy of a shard is.
@@ -112,5 +121,22 @@ fn of_copy(copy: Option<&ApiCopy>) -> Markup {
         td.n { (copy.term) }
         td.n { (copy.log_bytes.map(bytes).unwrap_or_default()) }
         td { (state) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_that_is_only_not_known_is_not_said_to_be_nobody() {
+        let shown = |name: Option<&str>, is_owner_known| {
+            let (shard, copies, copy) = (3, Vec::new(), None);
+            owner(&ApiShard { shard, owner: name.map(str::to_owned), is_owner_known, copies, copy })
+                .to_owned()
+        };
+        assert_eq!(shown(Some("zombi-1"), true), "zombi-1");
+        assert_eq!(shown(None, true), "nobody");
+        assert_eq!(shown(None, false), "not known here");
     }
 }

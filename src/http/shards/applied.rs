@@ -25,13 +25,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 const APPLIED: HeaderName = HeaderName::from_static("zombi-applied");
 
 impl Shards {
-    /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in
-    /// time, or says that no requests should come to it.
-    pub(crate) async fn applied_by_ready(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
-        let answer = self.ready(pod).await.filter(|answer| answer.status() == StatusCode::OK);
-        answer.map(|answer| applied(answer.headers())).unwrap_or_default()
-    }
-
     /// Whether a pod answers at all, ready or not, if it says so in time.
     pub(super) async fn is_there(&self, pod: u32) -> bool {
         self.ready(pod).await.is_some()
@@ -50,6 +43,11 @@ impl Shards {
 impl OtherPods for Shards {
     async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
         self.ready(pod).await.map(|answer| applied(answer.headers())).unwrap_or_default()
+    }
+
+    async fn applied_by_ready(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
+        let answer = self.ready(pod).await.filter(|answer| answer.status() == StatusCode::OK);
+        answer.map(|answer| applied(answer.headers())).unwrap_or_default()
     }
 }
 

@@ -12,11 +12,8 @@ use serde_json::{Value, json, value::RawValue};
 use tokio::time::timeout;
 
 use super::{
-    ShardedRoute, TablePlace,
-    forward::{PassedHead, disagree, failed, owner_if_moved, silent},
-    group_in_path, moved,
-    reach::Reach,
-    scope_of,
+    ShardedRoute, TablePlace, forward::PassedHead, group_in_path, moved, passed::BodyToPass, reach::Reach,
+    scope_of, unanswered::silent,
 };
 use crate::auth::{policy::Resource, verb::Verb};
 use crate::http::{
@@ -195,7 +192,9 @@ impl ShardedRoute {
                 TablePlace::There(pod) if scope.is_passed_on => return Ok(moved(table, pod)),
                 TablePlace::There(pod) => {
                     may_pass_on((&scope, &parts.uri), asked.verbs, [table])?;
-                    return Box::pin(self.ask_pod(pod, &PassedHead::of(&parts, self.depth), body)).await;
+                    let (head, shard) =
+                        (PassedHead::of(&parts, self.depth), self.shards.cluster.shard(table));
+                    return Box::pin(self.ask_pod((pod, shard), &head, body)).await;
                 }
             },
         };
@@ -212,31 +211,24 @@ impl ShardedRoute {
         })
     }
 
-    /// Asks a pod; if that names another as the owner, that one, once.
-    async fn ask_pod(&self, pod: u32, head: &PassedHead, body: Bytes) -> Result<Response, Problem> {
+    /// Asks the pod that is said to own a shard, or the one that does, for its whole answer.
+    async fn ask_pod(
+        &self,
+        (pod, shard): (u32, u32),
+        head: &PassedHead,
+        body: Bytes,
+    ) -> Result<Response, Problem> {
         let patience = self.shards.parts.limits.body_secs.duration();
-        let mut asked = pod;
-        loop {
-            let answer = timeout(patience, self.answer_of(asked, head, body.clone()));
-            let mut response = answer.await.map_err(|_| silent(asked))??;
-            let Some(owner) = owner_if_moved(&response) else {
-                response.extensions_mut().insert(OwnBody);
-                return Ok(response);
-            };
-            let is_first = asked == pod;
-            if !is_first || owner == pod || self.shards.cluster.address(owner).is_none() {
-                return Err(disagree(asked));
-            }
-            asked = owner;
-        }
-    }
-
-    /// The whole answer of another pod.
-    async fn answer_of(&self, pod: u32, head: &PassedHead, body: Bytes) -> Result<Response, Problem> {
-        let answer = self.shards.send(head, Body::from(body), pod).await;
-        let (parts, body) = answer.map_err(|error| failed(pod, &error))?.into_parts();
-        let body = to_bytes(Body::new(body), ANSWER_BYTES).await.map_err(|_| silent(pod))?;
-        Ok(Response::from_parts(parts, Body::from(body)))
+        let asking = Box::pin(async {
+            let sent = BodyToPass::Whole(&body);
+            let answered = self.shards.send_to_owner(head, sent, (pod, shard)).await?;
+            let (parts, body) = answered.answer.into_parts();
+            let body = to_bytes(Body::new(body), ANSWER_BYTES).await.map_err(|_| silent(answered.pod))?;
+            Ok::<_, Problem>(Response::from_parts(parts, Body::from(body)))
+        });
+        let mut response: Response = timeout(patience, asking).await.map_err(|_| silent(pod))??;
+        response.extensions_mut().insert(OwnBody);
+        Ok(response)
     }
 }
 

@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ShardedRoute, Shards,
     hop::{self, HOP, NOT_PASSED_ON, PRINCIPAL},
-    passed::ClientsBody,
+    passed::{BodyToPass, ClientsBody},
     query,
     relayed::{RelayedFor, RelayedFrom, relayed},
     scope_of,
+    unanswered::{NoPodAnswer, disagree, failed, silent, unanswered},
 };
 use crate::{
     auth::{principal::Principal, quotas::Usage},
@@ -59,9 +60,9 @@ const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 const FLUSH_DEPTH: usize = 3;
 
 /// What a pod has answered.
-struct Answered {
-    pod: u32,
-    answer: Response<Incoming>,
+pub(super) struct Answered {
+    pub(super) pod: u32,
+    pub(super) answer: Response<Incoming>,
     /// Ends the body that is being sent to it.
     given_up: CancellationToken,
 }
@@ -187,54 +188,90 @@ impl Shards {
     async fn send_patiently(
         &self,
         head: &PassedHead,
-        body: Option<&ClientsBody>,
+        body: BodyToPass<'_>,
         pod: u32,
-    ) -> Result<Answered, Problem> {
+    ) -> Result<Answered, NoPodAnswer> {
         let patience = self.patience();
         let given_up = CancellationToken::new();
-        let sent = body
-            .map_or_else(Body::empty, |body| Body::new(body.for_pod(head.wanted.clone(), given_up.clone())));
+        let sent = body.for_pod(head.wanted.clone(), given_up.clone());
         let mut answer = pin!(self.send(head, sent, pod));
-        let received = || body.map_or(0, ClientsBody::received);
-        let mut before = received();
+        let mut before = body.received();
         loop {
             tokio::select! {
                 answer = &mut answer => {
-                    if let (Err(_), Some(problem)) = (&answer, body.and_then(ClientsBody::problem)) {
-                        return Err(problem);
+                    if let (Err(_), Some(problem)) = (&answer, body.problem()) {
+                        return Err(problem.into());
                     }
-                    let answer = answer.map_err(|error| failed(pod, &error))?;
+                    let answer = answer.map_err(|error| unanswered(pod, &error))?;
                     return Ok(Answered { pod, answer, given_up });
                 }
                 () = self.parts.stopping.cancelled(), if is_read(&head.method) => {
                     let detail = "the server is stopping; another pod has the answer";
-                    return Err(Problem::new(Code::Closing, detail).retry_after(Duration::from_secs(1)));
+                    let problem = Problem::new(Code::Closing, detail);
+                    return Err(problem.retry_after(Duration::from_secs(1)).into());
                 }
                 () = sleep(patience) => {
-                    let now = received();
+                    let now = body.received();
                     if now == before {
-                        return Err(silent(pod));
+                        return Err(silent(pod).into());
                     }
                     before = now;
                 }
             }
         }
     }
-}
 
-impl Shards {
+    /// Sends a request to the pod that is said to own a shard. If that has not had it, or does not own the
+    /// shard, the log is asked who does; where nothing of the body was sent, that one is asked, once.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(super) async fn send_to_owner(
+        &self,
+        head: &PassedHead,
+        body: BodyToPass<'_>,
+        (pod, shard): (u32, u32),
+    ) -> Result<Answered, Problem> {
+        let (named, refused) = match Box::pin(self.send_patiently(head, body, pod)).await {
+            Ok(answered) => {
+                let Some(named) = owner_if_moved(&answered.answer) else { return Ok(answered) };
+                answered.given_up.cancel();
+                (Some(named), disagree(pod))
+            }
+            Err(NoPodAnswer { problem, is_unsent: true }) => (None, problem),
+            Err(lost) => return Err(lost.problem),
+        };
+        if !body.is_there_still() {
+            return Err(refused);
+        }
+        let owner = self.owner_beside((pod, named), shard).await;
+        let Some(owner) = owner.filter(|owner| *owner != self.cluster.own) else { return Err(refused) };
+        let answered = Box::pin(self.send_patiently(head, body, owner)).await?;
+        if is_moved(&answered.answer) {
+            answered.given_up.cancel();
+            return Err(disagree(owner));
+        }
+        Ok(answered)
+    }
+
     /// Asks a pod for a page as it is now: for a client that waits for one while this process stops.
     async fn send_at_last(&self, head: &PassedHead, pod: u32) -> Result<Answered, Problem> {
         let answer = timeout(LAST_TIMEOUT, self.send(head, Body::empty(), pod)).await;
         let answer = answer.map_err(|_| silent(pod))?.map_err(|error| failed(pod, &error))?;
+        if is_moved(&answer) {
+            return Err(disagree(pod));
+        }
         Ok(Answered { pod, answer, given_up: CancellationToken::new() })
     }
 }
 
 impl ShardedRoute {
-    /// Passes a request on to a pod. If that names another as the owner, and nothing of the body was sent,
-    /// that one is asked, once.
-    pub(super) async fn pass_on(&self, request: Request, pod: u32) -> Result<Response, Problem> {
+    /// Passes a request on to a pod, which is said to own the shard.
+    pub(super) async fn pass_on(
+        &self,
+        request: Request,
+        (pod, shard): (u32, u32),
+    ) -> Result<Response, Problem> {
         let (parts, _) = request.into_parts();
         let mut head = PassedHead::of(&parts, self.depth);
         take_of_flushes(&parts, &head.scope, self.depth)?;
@@ -248,8 +285,8 @@ impl ShardedRoute {
         let _polls = poller.map(Usage::hold_stream).transpose()?;
         // Reads wait for events or for S3 there, as they would here.
         let waits = is_read(&head.method).then(|| scope.connection.wait());
-        let body = body.as_ref();
-        let answered = Box::pin(self.shards.send_patiently(&head, body, pod)).await;
+        let body = body.as_ref().map_or(BodyToPass::Absent, BodyToPass::Comes);
+        let answered = Box::pin(self.shards.send_to_owner(&head, body, (pod, shard))).await;
         let answered = match answered {
             Err(problem) if polls && problem.code() == Code::Closing => {
                 head.path = without_wait(&head.path);
@@ -257,20 +294,6 @@ impl ShardedRoute {
             }
             answered => answered?,
         };
-        let Some(owner) = owner_if_moved(&answered.answer) else {
-            return Box::pin(self.relay(&head, answered, waits)).await;
-        };
-        let is_untouched = body.is_none_or(ClientsBody::is_untouched);
-        answered.given_up.cancel();
-        let others = owner != pod && owner != self.shards.cluster.own && is_untouched;
-        if !others || self.shards.cluster.address(owner).is_none() {
-            return Err(disagree(pod));
-        }
-        let answered = Box::pin(self.shards.send_patiently(&head, body, owner)).await?;
-        if owner_if_moved(&answered.answer).is_some() {
-            answered.given_up.cancel();
-            return Err(disagree(owner));
-        }
         Box::pin(self.relay(&head, answered, waits)).await
     }
 
@@ -339,7 +362,7 @@ pub(super) fn is_moved<B>(answer: &Response<B>) -> bool {
 }
 
 /// The owner that a pod names instead of itself.
-pub(super) fn owner_if_moved<B>(answer: &Response<B>) -> Option<u32> {
+fn owner_if_moved<B>(answer: &Response<B>) -> Option<u32> {
     let name = answer.headers().get(OWNER).filter(|_| is_moved(answer))?.to_str().ok()?;
     Some(pod_number(name).unwrap_or(u32::MAX))
 }
@@ -358,30 +381,6 @@ fn take_of_flushes(parts: &Parts, scope: &RequestScope, depth: usize) -> Result<
 fn flushes(uri: &Uri, depth: usize) -> bool {
     let waits = query(uri).iter().any(|(name, value)| name == "wait_for" && value == "cold");
     waits || (depth == FLUSH_DEPTH && uri.path().ends_with("/flush"))
-}
-
-/// A pod did not answer.
-pub(super) fn failed(pod: u32, error: &SendError) -> Problem {
-    let problem = of_pod(pod, &format!("did not answer: {error}"));
-    if error.is_unsent { problem.not_written() } else { problem.unknown_outcome() }
-}
-
-/// A pod has a connection and says nothing.
-pub(super) fn silent(pod: u32) -> Problem {
-    of_pod(pod, "does not answer in time").unknown_outcome()
-}
-
-/// Two pods name different owners.
-pub(super) fn disagree(pod: u32) -> Problem {
-    of_pod(pod, "does not own what this pod takes it for: their settings differ, or shards are being moved")
-        .not_written()
-}
-
-fn of_pod(pod: u32, why: &str) -> Problem {
-    let name = pod_name(pod);
-    Problem::new(Code::ForwardFailed, format!("{name} is needed for this, and {why}"))
-        .with("pod", name)
-        .retry_after(Duration::from_secs(1))
 }
 
 #[cfg(test)]

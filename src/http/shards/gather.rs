@@ -9,51 +9,36 @@ use axum::{
     http::{Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use bytes::BytesMut;
 use futures_util::{
-    FutureExt,
-    future::{join, join_all},
+    FutureExt, StreamExt,
+    future::{BoxFuture, join_all},
+    stream::FuturesUnordered,
 };
-use http_body_util::BodyExt;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use super::{
     ShardedRoute,
-    asked::{AskedPod, SPARE},
-    forward::{PassedHead, disagree, failed, is_moved, silent},
+    asked::{AskedPod, AskedShards, SPARE, header_of},
+    forward::{PassedHead, is_moved},
+    heard::{HeardFrom, HeardParts, Said, Taken, broken, read, received, take_moved, taken},
     hop,
     merge::{ListPage, merge},
-    query,
+    moved_from, query,
     reach::Gathered,
     scope_of,
+    unanswered::{failed, silent},
 };
-use crate::{
-    cluster::pod_name,
-    http::{
-        answers, code::Code, connection::Connection, context::OwnBody, error::Problem, memory::Share,
-        scope::RequestScope,
-    },
-};
+use crate::http::{answers, connection::Connection, context::OwnBody, error::Problem, scope::RequestScope};
 
 /// How long another pod may take for a list, or to show that it is there: a flush may take as long as here.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of one shard's or pod's answer.
-const ANSWER_BYTES: usize = 64 << 20;
+/// How much longer it may take where it waits for a log first: until it has said that this does not answer.
+const SAYING: Duration = Duration::from_millis(500);
 /// What is added to answers that are put together: brackets, names, sums.
 const ADDED_BYTES: usize = 16 << 10;
 /// Tables of a page that names no limit.
 const DEFAULT_TABLES: usize = 1000;
-
-/// What one shard, or another pod, has said.
-enum Said {
-    /// The body of its answer, with its share of the memory for answers.
-    Answer(Bytes, Share),
-    /// It knows nothing of what was asked for.
-    Nothing(Response),
-    /// It has failed.
-    Failed(Response),
-}
 
 impl ShardedRoute {
     /// Asks all shards.
@@ -72,115 +57,195 @@ impl ShardedRoute {
             scope.caller.usage().map_or(Ok(()), |usage| usage.flush(Instant::now()))?;
         }
         let _waits = scope.connection.wait();
-        let asked = Box::pin(self.asked(what, &parts, scope.is_passed_on)).await?;
-        let own = self.ask_own((what, asked.places.as_slice()), &parts, &scope);
-        let (mut said, mut others) = Box::pin(join(own, self.ask_others(what, &parts, asked.others))).await;
-        others.extend(asked.ownerless.map(|problem| (None, Said::Failed(problem.into_response()))));
-        // What this pod refuses itself is an answer, and shows of no other pod that it is missing.
-        let is_refused = said.iter().any(|one| matches!(one, Said::Failed(_)));
-        let may_miss = what == Gathered::Stats && !is_refused;
-        let missing = if may_miss { missing(&others) } else { Vec::new() };
-        said.extend(others.into_iter().map(|(_, said)| said));
-        let (mut bodies, mut shares, mut nothing) = (Vec::new(), Vec::new(), None);
-        for one in said {
-            match one {
-                Said::Answer(body, share) => {
-                    bodies.push(body);
-                    shares.push(share);
-                }
-                Said::Nothing(response) => nothing = nothing.or(Some(response)),
-                Said::Failed(_) if !missing.is_empty() => {}
-                Said::Failed(response) => return Ok(response),
-            }
+        let mut asked = Box::pin(self.asked(what, &parts, scope.is_passed_on)).await?;
+        if let Some((shard, owner)) = asked.moved {
+            return Ok(moved_from(&format!("shard {shard:03}"), owner));
         }
-        if bodies.is_empty() {
-            return Ok(nothing.unwrap_or_else(|| StatusCode::NO_CONTENT.into_response()));
+        // Before anybody is asked: nothing is done then.
+        if what != Gathered::Stats
+            && let Some((_, problem)) = asked.ownerless.pop()
+        {
+            return Err(problem);
         }
+        let heard = Box::pin(self.ask_all(what, asked, (&parts, &scope))).await;
+        let parts = match taken(what, self.shards.cluster.own, heard) {
+            Taken::Parts(parts) => parts,
+            Taken::Answer(response) => return Ok(response),
+        };
         if what == Gathered::GroupDeleted {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
+        self.put_together(what, parts, (page, &scope.connection)).await
+    }
+
+    /// One answer of those that were heard.
+    async fn put_together(
+        &self,
+        what: Gathered,
+        parts: HeardParts,
+        (page, connection): (ListPage, &Connection),
+    ) -> Result<Response, Problem> {
+        let HeardParts { bodies, shares, missing } = parts;
         // As much once more while they are put together, and a little for what is added; a page is cut.
-        let mut share = self.shards.parts.responses.sending(&scope.connection);
+        let mut share = self.shards.parts.responses.sending(connection);
         let length = bodies.iter().map(Bytes::len).sum::<usize>();
         let most = if what == Gathered::Tables { 2 * page.bytes } else { length };
         share.grow_to(length.min(most) + ADDED_BYTES).await?;
         let mut whole = merge(what, &bodies, page).map_err(|error| broken(&error.to_string()))?;
         drop((bodies, shares));
         if !missing.is_empty() {
-            let mut shown: Value =
-                serde_json::from_slice(&whole).map_err(|error| broken(&error.to_string()))?;
-            shown["missing"] = missing.into();
-            whole = answers::json(&shown)?;
+            whole = with_missing(&whole, missing)?;
         }
         share.grow_to(whole.len()).await?;
         share.shrink_to(whole.len());
         Ok(answers::answer(share.body(whole)))
     }
 
+    /// Asks all that are to be asked. Where one of them does not own a shard any more, its owner is looked
+    /// for and asked, once; counts show instead what is missing.
+    async fn ask_all(
+        &self,
+        what: Gathered,
+        asked: AskedShards,
+        (parts, scope): (&Parts, &RequestScope),
+    ) -> Vec<HeardFrom> {
+        let mut heard = self.ask(what, asked, (parts, scope)).await;
+        let is_over =
+            what == Gathered::Stats || (what.ends_early() && heard.iter().any(HeardFrom::has_failed));
+        let moved = if is_over { Vec::new() } else { take_moved(&mut heard) };
+        if !moved.is_empty() {
+            let asked = self.asked_for(moved).await;
+            heard.extend(self.ask(what, asked, (parts, scope)).await);
+        }
+        heard.sort_by_key(|one| (one.shards.first().copied(), one.pod));
+        heard
+    }
+
+    /// Asks them all at once, and hears all of them; of what is nothing without one of them no more than
+    /// until one is missing.
+    async fn ask(
+        &self,
+        what: Gathered,
+        asked: AskedShards,
+        (parts, scope): (&Parts, &RequestScope),
+    ) -> Vec<HeardFrom> {
+        let AskedShards { places, others, ownerless, .. } = asked;
+        let nobodys = ownerless.into_iter();
+        let mut heard: Vec<HeardFrom> =
+            nobodys.map(|(shard, problem)| HeardFrom::failed(None, vec![shard], problem)).collect();
+        let own = self.ask_own(what, places, (parts, scope)).boxed();
+        let mut asking: FuturesUnordered<BoxFuture<'_, Vec<HeardFrom>>> = FuturesUnordered::new();
+        asking.push(own);
+        for other in others {
+            asking.push(async move { vec![self.ask_other(what, other, parts).await] }.boxed());
+        }
+        while !(what.ends_early() && heard.iter().any(HeardFrom::has_failed)) {
+            let Some(more) = asking.next().await else { break };
+            heard.extend(more);
+        }
+        heard
+    }
+
     /// Asks this pod's shards: at once if each takes long, else one after the other, as their answers take
     /// memory.
     async fn ask_own(
         &self,
-        (what, places): (Gathered, &[usize]),
-        parts: &Parts,
-        scope: &RequestScope,
-    ) -> Vec<Said> {
-        let connection = &*scope.connection;
-        let asked = places.iter().enumerate().map(|(number, place)| {
-            let scope = RequestScope { caller: scope.caller.of_part(), body: None, ..scope.clone() };
-            let mut request = Request::from_parts(parts.clone(), Body::empty());
-            request.extensions_mut().insert(scope);
-            async move {
-                let answer = match *place {
-                    SPARE => self.first(request).await,
-                    place => self.part_at(place, request).await,
-                };
-                self.heard(connection, (what, number), answer).await
-            }
-            .boxed()
-        });
-        if what == Gathered::Flush {
-            return join_all(asked).await;
+        what: Gathered,
+        places: Vec<usize>,
+        (parts, scope): (&Parts, &RequestScope),
+    ) -> Vec<HeardFrom> {
+        let (places, mut heard) = self.confirmed(what, places).await;
+        if what.ends_early() && !heard.is_empty() {
+            return heard;
         }
-        let mut said = Vec::new();
+        let asked = places.into_iter().enumerate();
+        let asked = asked.map(|at| self.ask_place(what, at, (parts, scope)).boxed());
+        let asked: Vec<BoxFuture<'_, HeardFrom>> = asked.collect();
+        if !what.is_read() {
+            heard.extend(join_all(asked).await);
+            return heard;
+        }
         for one in asked {
-            said.push(one.await);
+            let one = one.await;
+            let is_last = one.has_failed() && (what.ends_early() || one.is_refusal());
+            heard.push(one);
+            if is_last {
+                break;
+            }
         }
-        said
+        heard
     }
 
-    /// Asks the other pods, each for its shards.
-    async fn ask_others(
+    /// The places whose shards this pod is known to own now, and what is to be said of the others. All are
+    /// asked at once, so that a log which does not answer is waited for once. What changes something finds
+    /// out by itself.
+    async fn confirmed(&self, what: Gathered, places: Vec<usize>) -> (Vec<usize>, Vec<HeardFrom>) {
+        if !what.is_read() {
+            return (places, Vec::new());
+        }
+        let asked = places.into_iter().map(|place| async move { (place, self.here.confirm(place).await) });
+        let (mut owned, mut heard) = (Vec::new(), Vec::new());
+        for (place, confirmed) in join_all(asked).await {
+            match confirmed {
+                Ok(()) => owned.push(place),
+                Err(problem) => {
+                    heard.push(HeardFrom::failed(
+                        Some(self.shards.cluster.own),
+                        self.shard_at(place),
+                        problem,
+                    ));
+                }
+            }
+        }
+        (owned, heard)
+    }
+
+    /// Asks one of this pod's stores, whose shard this pod is known to own.
+    async fn ask_place(
         &self,
         what: Gathered,
-        parts: &Parts,
-        others: Vec<AskedPod>,
-    ) -> Vec<(Option<u32>, Said)> {
-        let asked = others.into_iter().map(|AskedPod { pod, shards }| {
-            let mut head = PassedHead::of(parts, self.depth);
-            if let Some(shards) = shards {
-                head.headers.insert(hop::SHARDS, shards);
-            }
-            let asking = async move {
-                match self.shards.send(&head, Body::empty(), pod).await {
-                    Ok(answer) if is_moved(&answer) => Said::Failed(disagree(pod).into_response()),
-                    Ok(answer) => {
-                        let (parts, body) = answer.into_parts();
-                        let mut response = Response::from_parts(parts, Body::new(body));
-                        response.extensions_mut().insert(OwnBody);
-                        self.heard(&head.scope.connection, (what, 0), response).await
-                    }
-                    Err(error) => Said::Failed(failed(pod, &error).into_response()),
+        (number, place): (usize, usize),
+        (parts, scope): (&Parts, &RequestScope),
+    ) -> HeardFrom {
+        let scope = RequestScope { caller: scope.caller.of_part(), body: None, ..scope.clone() };
+        let connection = scope.connection.clone();
+        let mut request = Request::from_parts(parts.clone(), Body::empty());
+        request.extensions_mut().insert(scope);
+        let answer = match place {
+            SPARE => self.first(request).await,
+            place => self.here.answer_known(place, request).await,
+        };
+        let said = self.heard(&connection, (what, number), answer).await;
+        HeardFrom { pod: Some(self.shards.cluster.own), shards: self.shard_at(place), said }
+    }
+
+    /// The shard at a place; none for the store that belongs to none.
+    fn shard_at(&self, place: usize) -> Vec<u32> {
+        self.shards.own.get(place).copied().into_iter().collect()
+    }
+
+    /// Asks another pod, for its shards.
+    async fn ask_other(&self, what: Gathered, asked: AskedPod, parts: &Parts) -> HeardFrom {
+        let AskedPod { pod, shards } = asked;
+        let mut head = PassedHead::of(parts, self.depth);
+        if let Some(shards) = header_of(&shards) {
+            head.headers.insert(hop::SHARDS, shards);
+        }
+        let asking = async {
+            match self.shards.send(&head, Body::empty(), pod).await {
+                Ok(answer) if is_moved(&answer) => Said::Moved,
+                Ok(answer) => {
+                    let (parts, body) = answer.into_parts();
+                    let mut response = Response::from_parts(parts, Body::new(body));
+                    response.extensions_mut().insert(OwnBody);
+                    self.heard(&head.scope.connection, (what, 0), response).await
                 }
-            };
-            let asking = asking.boxed();
-            let asking = async move {
-                let said = self.in_time((what, pod), asking).await;
-                (Some(pod), said.unwrap_or_else(|| Said::Failed(silent(pod).into_response())))
-            };
-            asking.boxed()
-        });
-        join_all(asked).await
+                Err(error) => Said::Failed(failed(pod, &error).into_response()),
+            }
+        };
+        let said = self.in_time((what, pod), asking.boxed()).await;
+        let said = said.unwrap_or_else(|| Said::Failed(silent(pod).into_response()));
+        HeardFrom { pod: Some(pod), shards, said }
     }
 
     /// What a pod says, if it does so in time. A flush takes as long as S3 does, and a pod that is gone is
@@ -191,7 +256,7 @@ impl ShardedRoute {
         asking: impl Future<Output = Said>,
     ) -> Option<Said> {
         if what != Gathered::Flush {
-            return timeout(LIST_TIMEOUT, asking).await.ok();
+            return timeout(list_timeout(self.shards.parts.confirm_timeout), asking).await.ok();
         }
         let mut flushing = pin!(timeout(self.shards.parts.limits.body_secs.duration(), asking));
         tokio::select! {
@@ -227,55 +292,19 @@ impl ShardedRoute {
     }
 }
 
-/// A whole body, with memory for it in a share.
-async fn received(mut body: Body, share: &mut Share) -> Result<Bytes, Problem> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| broken(&error.to_string()))?.into_data() else { continue };
-        let length = whole.len() + data.len();
-        if length > ANSWER_BYTES {
-            return Err(broken("it is too long"));
-        }
-        share.grow_to(length).await?;
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole.freeze())
+/// How long another pod may take for a list, where pods may wait so long to know that they own their shards.
+fn list_timeout(confirm_timeout: Option<Duration>) -> Duration {
+    confirm_timeout.map_or(LIST_TIMEOUT, |waits| LIST_TIMEOUT.max(waits) + SAYING)
 }
 
-/// The body of an answer as it is put together with others. `place` is that of the shard among those of its
-/// pod.
-fn read(what: Gathered, place: usize, body: Bytes) -> serde_json::Result<Bytes> {
-    // What is counted for the whole pod is the same in each of its shards' answers.
-    if !matches!((what, place), (Gathered::Stats, 1..)) {
-        return Ok(body);
+/// Counts, with what is missing from them beside what other pods say that is.
+fn with_missing(whole: &[u8], mut missing: Vec<Value>) -> Result<Vec<u8>, Problem> {
+    let mut shown: Value = serde_json::from_slice(whole).map_err(|error| broken(&error.to_string()))?;
+    if let Some(others) = shown["missing"].as_array_mut() {
+        missing.append(others);
     }
-    let mut value: Value = serde_json::from_slice(&body)?;
-    if let Some(members) = value.as_object_mut() {
-        for member in ["uptime_secs", "writes", "reads", "errors_total"] {
-            members.remove(member);
-        }
-    }
-    Ok(serde_json::to_vec(&value)?.into())
-}
-
-fn broken(why: &str) -> Problem {
-    Problem::new(Code::ForwardFailed, format!("the answer of a shard broke off: {why}"))
-        .unknown_outcome()
-        .retry_after(Duration::from_secs(1))
-}
-
-/// The pods that `/stats` shows as missing.
-fn missing(others: &[(Option<u32>, Said)]) -> Vec<Value> {
-    let failed = others.iter().filter_map(|(pod, said)| match said {
-        Said::Failed(response) => Some((pod, response)),
-        _ => None,
-    });
-    let shown = |(pod, response): (&Option<u32>, &Response)| {
-        let problem = response.extensions().get::<Problem>();
-        let why = problem.map_or_else(|| response.status().to_string(), ToString::to_string);
-        json!({"pod": pod.map(pod_name), "error": why})
-    };
-    failed.map(shown).collect()
+    shown["missing"] = missing.into();
+    answers::json(&shown)
 }
 
 /// How many tables a page is to have; what is wrong with it the handlers say.
@@ -283,4 +312,32 @@ fn tables_of_page(request: &Request) -> usize {
     let pairs = query(request.uri());
     let limit = pairs.iter().find(|(name, _)| name == "limit").and_then(|(_, value)| value.parse().ok());
     limit.unwrap_or(DEFAULT_TABLES)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_waits_for_its_log_has_the_time_to_say_so() {
+        assert_eq!(list_timeout(None), LIST_TIMEOUT);
+        for waits in [1, 2, 30].map(Duration::from_secs) {
+            let timeout = list_timeout(Some(waits));
+            assert!(timeout > waits && timeout > LIST_TIMEOUT, "{timeout:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_here_is_shown_beside_what_is_missing_there() {
+        let missing = |pod: &str| json!({"pod": pod, "shards": [1], "error": "demoted: "});
+        let counts = |missing: &[Value]| json!({"totals": {}, "missing": missing});
+        let whole = counts(&[missing("zombi-2")]).to_string();
+        let shown = with_missing(whole.as_bytes(), vec![missing("zombi-0")]).unwrap();
+        let shown: Value = serde_json::from_slice(&shown).unwrap();
+        assert_eq!(shown, counts(&[missing("zombi-0"), missing("zombi-2")]));
+        let shown = with_missing(br#"{"totals":{}}"#, vec![missing("zombi-0")]).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&shown).unwrap(), counts(&[missing("zombi-0")]));
+    }
 }

@@ -9,12 +9,14 @@ mod bodies;
 mod counted;
 mod forward;
 mod gather;
+mod heard;
 mod hop;
 mod merge;
 mod passed;
 mod reach;
 mod relayed;
 mod store;
+mod unanswered;
 
 use std::{sync::Arc, time::Duration};
 
@@ -71,6 +73,8 @@ pub(crate) struct ShardParts {
     pub(crate) responses: Arc<Budget>,
     /// Ends long answers at shutdown.
     pub(crate) stopping: CancellationToken,
+    /// How long a pod may wait until it knows that it owns a shard; `None` where shards are bound to pods.
+    pub(crate) confirm_timeout: Option<Duration>,
 }
 
 /// Where a table is.
@@ -170,10 +174,7 @@ impl ShardedRoute {
 
     /// The handler over some store of this pod, for what is about none, or what any of them refuses.
     async fn first(&self, request: Request) -> Response {
-        match self.here.first() {
-            Some(endpoint) => endpoint(request).await,
-            None => Problem::new(Code::Internal, "this pod has no shard").into_response(),
-        }
+        self.here.first()(request).await
     }
 
     /// A request about the table in its path, or about a group and the table in its query.
@@ -196,18 +197,13 @@ impl ShardedRoute {
         } else {
             scope.caller.allow(Resource::Table(&table))?;
         }
-        Box::pin(self.pass_on(request, pod)).await
+        let shard = self.shards.cluster.shard(&table);
+        Box::pin(self.pass_on(request, (pod, shard))).await
     }
 
     /// The handler over one of this pod's shards.
     async fn here_at(&self, place: usize, request: Request) -> Response {
-        hop::name_owner(self.part_at(place, request).await, self.shards.cluster.own)
-    }
-
-    /// The same for a part of what is asked for.
-    async fn part_at(&self, place: usize, request: Request) -> Response {
-        let no_such = || Problem::new(Code::Internal, "this pod has no such shard").into_response();
-        self.here.answer(place, request).await.unwrap_or_else(no_such)
+        hop::name_owner(self.here.answer(place, request).await, self.shards.cluster.own)
     }
 }
 
@@ -218,7 +214,12 @@ fn scope_of(extensions: &Extensions) -> RequestScope {
 
 /// The pod was asked by another one for what it does not own.
 fn moved(table: &TableName, owner: u32) -> Response {
-    let detail = format!("table {table} is owned by {}", pod_name(owner));
+    moved_from(&format!("table {table}"), owner)
+}
+
+/// The same of anything that another pod owns.
+fn moved_from(what: &str, owner: u32) -> Response {
+    let detail = format!("{what} is owned by {}", pod_name(owner));
     hop::name_owner(Problem::new(Code::Moved, detail).not_written().into_response(), owner)
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{
-    body::{Bytes, HttpBody},
+    body::{Body, Bytes, HttpBody},
     http::request::Parts,
 };
 use hyper::body::{Frame, SizeHint};
@@ -132,6 +132,43 @@ impl ClientsBody {
     }
 }
 
+/// The body of a request that is passed on.
+#[derive(Clone, Copy)]
+pub(super) enum BodyToPass<'a> {
+    /// There is none.
+    Absent,
+    /// It goes on as it comes from the client.
+    Comes(&'a ClientsBody),
+    /// All of it is here.
+    Whole(&'a Bytes),
+}
+
+impl BodyToPass<'_> {
+    /// What a pod is sent: see [`ClientsBody::for_pod`].
+    pub(super) fn for_pod(self, wanted: Option<CancellationToken>, given_up: CancellationToken) -> Body {
+        match self {
+            Self::Absent => Body::empty(),
+            Self::Comes(body) => Body::new(body.for_pod(wanted, given_up)),
+            Self::Whole(body) => Body::from(body.clone()),
+        }
+    }
+
+    /// Bytes that have come since a pod was asked.
+    pub(super) fn received(self) -> u64 {
+        if let Self::Comes(body) = self { body.received() } else { 0 }
+    }
+
+    /// Why the pod did not get all of it, if that is not the pod's doing.
+    pub(super) fn problem(self) -> Option<Problem> {
+        if let Self::Comes(body) = self { body.problem() } else { None }
+    }
+
+    /// Whether another pod can be sent all of it, after one that was asked.
+    pub(super) fn is_there_still(self) -> bool {
+        if let Self::Comes(body) = self { body.is_untouched() } else { true }
+    }
+}
+
 /// A request's body, as fast as its caller may send.
 pub(super) struct PassedBody {
     body: SharedBody,
@@ -198,7 +235,7 @@ impl HttpBody for PassedBody {
 mod tests {
     use std::time::Duration;
 
-    use axum::{body::Body, extract::Request, http::header};
+    use axum::{extract::Request, http::header};
     use http_body_util::BodyExt;
     use tokio::time::timeout;
 

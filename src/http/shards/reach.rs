@@ -36,6 +36,19 @@ pub(super) enum Gathered {
     Stats,
 }
 
+impl Gathered {
+    /// Whether shards are only read.
+    pub(super) fn is_read(self) -> bool {
+        !matches!(self, Self::GroupDeleted | Self::Flush)
+    }
+
+    /// Whether nobody waits for the others once one shard is missing. What changes something is done where it
+    /// can be, and counts are shown.
+    pub(super) fn ends_early(self) -> bool {
+        self.is_read() && self != Self::Stats
+    }
+}
+
 /// What a route is about, by its method and its path with `{names}`.
 pub(super) fn reach(method: Option<&Method>, path: &str) -> Reach {
     let method = method.map_or("", Method::as_str);

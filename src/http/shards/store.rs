@@ -19,6 +19,7 @@ use crate::{
         route::{HandlerEndpoint, HandlerMaker},
     },
 };
+use contracts::error::StorageError;
 
 /// When somebody may ask again who finds nobody that owns a shard.
 const OWNED_SOON: Duration = Duration::from_secs(1);
@@ -103,6 +104,29 @@ pub(super) struct CopyHandler {
     served: Box<dyn Fn() -> Option<HandlerEndpoint> + Send + Sync>,
 }
 
+impl CopyHandler {
+    /// The answer of the store of the term in force; `None` if there is none.
+    fn begin(&self, request: Request) -> Option<impl Future<Output = Response>> {
+        let term = self.copy.owned_term();
+        let endpoint = (self.served)()?;
+        let answering = endpoint(request);
+        Some(async move {
+            let response = answering.await;
+            if self.copy.owned_term() == term { response } else { of_ended_term(response) }
+        })
+    }
+}
+
+/// An answer of a store whose term has ended meanwhile. It closes as it does when the process stops, and that
+/// is not what happens to the shard.
+fn of_ended_term(response: Response) -> Response {
+    let problem = response.extensions().get::<Problem>();
+    if problem.is_some_and(|problem| problem.code() == Code::Closing) {
+        return Problem::from(StorageError::Demoted).into_response();
+    }
+    response
+}
+
 impl ShardHandlers {
     /// Over these stores.
     pub(super) fn new<A: Send + Sync + 'static>(
@@ -125,10 +149,10 @@ impl ShardHandlers {
     }
 
     /// The one for what is about no shard, or what any of them refuses.
-    pub(super) fn first(&self) -> Option<&HandlerEndpoint> {
+    pub(super) fn first(&self) -> &HandlerEndpoint {
         match self {
-            Self::Bound(here) => here.first(),
-            Self::Owned { spare, .. } => Some(spare),
+            Self::Bound(here) => &here[0],
+            Self::Owned { spare, .. } => spare,
         }
     }
 
@@ -140,17 +164,27 @@ impl ShardHandlers {
         }
     }
 
-    /// The answer of the one at a place; `None` if there is none. What is only read is answered once it is
-    /// known that this copy still owned the shard when it was asked.
-    pub(super) async fn answer(&self, place: usize, request: Request) -> Option<Response> {
-        let CopyHandler { copy, served } = match self {
-            Self::Bound(here) => return Some(here.get(place)?(request).await),
-            Self::Owned { copies, .. } => copies.get(place)?,
+    /// The answer of the one at a place, which there is. What is only read is answered once it is known that
+    /// this copy still owned the shard when it was asked.
+    pub(super) async fn answer(&self, place: usize, request: Request) -> Response {
+        let handler = match self {
+            Self::Bound(here) => return here[place](request).await,
+            Self::Owned { copies, .. } => &copies[place],
         };
-        let Some(endpoint) = served() else { return Some(nobody_owns().into_response()) };
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        let answering = endpoint(request);
-        Some(if is_read { confirmed(copy, answering).await } else { answering.await })
+        let Some(answering) = handler.begin(request) else { return nobody_owns().into_response() };
+        if is_read { confirmed(&handler.copy, answering).await } else { answering.await }
+    }
+
+    /// The same where this copy has been known to own the shard since it was asked.
+    pub(super) async fn answer_known(&self, place: usize, request: Request) -> Response {
+        match self {
+            Self::Bound(here) => here[place](request).await,
+            Self::Owned { copies, .. } => match copies[place].begin(request) {
+                Some(answering) => answering.await,
+                None => nobody_owns().into_response(),
+            },
+        }
     }
 
     /// Waits until it is known that this pod still owns the shard at a place, where another may.
@@ -181,4 +215,19 @@ async fn confirmed(copy: &OwnCopy, answering: impl Future<Output = Response>) ->
 pub(super) fn nobody_owns() -> Problem {
     let detail = "no copy of the shard owns it now, or its owner is opening it";
     Problem::new(Code::NoOwner, detail).not_written().retry_after(OWNED_SOON)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_ends_with_its_term_is_no_process_that_stops() {
+        let told = |error: StorageError| {
+            let response = of_ended_term(Problem::from(error).into_response());
+            response.extensions().get::<Problem>().map(Problem::code)
+        };
+        assert_eq!(told(StorageError::Closed), Some(Code::Demoted));
+        assert_eq!(told(StorageError::NoOwner), Some(Code::NoOwner), "the others say what they are");
+    }
 }

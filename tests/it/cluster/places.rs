@@ -137,6 +137,10 @@ async fn a_pod_that_is_at_work_while_its_cluster_gets_other_pods_acknowledges_no
     }
     let (_, list) = pods[without].get("/tables").await;
     assert!(!list["tables"].as_array().unwrap().is_empty(), "{list}");
+    let (_, probe) = pods[without].get("/readyz?verbose").await;
+    let mut checks = probe["checks"].as_array().unwrap().iter();
+    let bucket = checks.find(|check| check["name"] == "bucket").unwrap();
+    assert_eq!(bucket["detail"], "no shard that this pod owns needs it", "{probe}");
     // Others do not need it for what is about all shards.
     pods[without].kill().await;
     assert_eq!(pods[(without + 1) % 4].get("/tables").await.0, 200);

@@ -47,6 +47,11 @@ impl SimLog {
         self.any().stop(!answers);
     }
 
+    /// The last entry, if it has any.
+    pub(crate) fn last(&self) -> Option<LogSeq> {
+        self.any().entries().last().map(|entry| entry.seq)
+    }
+
     /// The first entry that it still has, if it has any.
     pub(crate) fn first(&self) -> Option<LogSeq> {
         self.any().entries().first().map(|entry| entry.seq)

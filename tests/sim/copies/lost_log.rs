@@ -4,13 +4,18 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::{task::LocalSet, time::sleep};
+use tokio::{
+    task::LocalSet,
+    time::{Instant, sleep},
+};
 
-use super::{PODS, World, check_end, clients::clients, pod::Pod};
+use super::{PODS, SOON, World, check_end, clients::clients, pod::Pod};
 use crate::{run, simulation::Trace};
 
 /// How long the pods are at work before the log is lost.
 const AT_WORK: std::ops::Range<u64> = 5..25;
+/// How long nobody may begin a log that is lost.
+const NOBODY_BEGINS: Duration = Duration::from_secs(30);
 /// How soon all copies have applied what the log has.
 const SETTLES: Duration = Duration::from_secs(2);
 
@@ -96,6 +101,88 @@ fn leave_behind(seed: u64) {
     }));
 }
 
+/// The log is lost, and the volumes of all copies but one: those of empty volumes must not begin it anew, and
+/// then it is, with the one that has something.
+fn leave_it_lost(seed: u64) {
+    fastrand::seed(seed);
+    run(LocalSet::new().run_until(async move {
+        let world = World::new(seed);
+        let _trace = Trace(world.bucket.clone());
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
+        for pod in &mut pods {
+            pod.start(&world, rng.random());
+        }
+        let clients = clients(&world, seed);
+        world.owner().await;
+        sleep(Duration::from_secs(rng.random_range(AT_WORK))).await;
+        for pod in &mut pods {
+            pod.kill(&world).await;
+        }
+        world.log.lose(seed + 1);
+        let most = with_most(&world, &pods).await;
+        for other in (0..PODS.len()).filter(|pod| *pod != most) {
+            pods[other].lose(&world).await;
+            pods[other].start(&world, rng.random());
+        }
+        sleep(NOBODY_BEGINS).await;
+        assert_eq!(world.log.last(), None, "a copy with an empty volume has begun it");
+        for pod in &mut pods {
+            pod.kill(&world).await;
+        }
+        pods[most].begin_log_anew(&world, 1, &mut rng).await;
+        world.generation.set(1);
+        for pod in &mut pods {
+            pod.start(&world, rng.random());
+        }
+        let counts = check_end(&world, &mut pods, clients).await;
+        assert!(counts.acked > 0 && counts.seen > 0, "{counts}");
+    }));
+}
+
+/// A copy comes to a log of the same name that was written to without it, and reaches further than it has
+/// applied.
+fn meet_another_log(seed: u64) {
+    fastrand::seed(seed);
+    run(LocalSet::new().run_until(async move {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let lost = World::new(seed);
+        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
+        for pod in &mut pods {
+            pod.start(&lost, rng.random());
+        }
+        let first = clients(&lost, seed);
+        lost.owner().await;
+        sleep(SETTLES).await;
+        drop(first);
+        for pod in &mut pods {
+            pod.kill(&lost).await;
+        }
+        let most = with_most(&lost, &pods).await;
+        let (_, applied) = pods[most].applied_at_rest(&lost).await.unwrap();
+        let world = World::new(seed + 1);
+        let _trace = Trace(world.bucket.clone());
+        let mut others: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
+        for pod in &mut others {
+            pod.start(&world, rng.random());
+        }
+        world.owner().await;
+        // Nothing is trimmed from here on.
+        world.bucket.is_down.store(true, SeqCst);
+        let _second = clients(&world, seed + 1);
+        let until = Instant::now() + SOON;
+        while world.log.last() <= Some(applied) {
+            assert!(Instant::now() < until, "the other log does not reach entry {applied}");
+            sleep(Duration::from_millis(100)).await;
+        }
+        let why = pods[most].refuses_to_follow(&world).await;
+        assert!(why.contains("is not the one that this volume has applied"), "{why}");
+        for pod in &mut others {
+            pod.kill(&world).await;
+        }
+    }));
+}
+
 #[test]
 fn a_log_that_is_lost_is_begun_anew_and_nothing_that_was_acked_is_lost_with_it() {
     for seed in 0..20 {
@@ -108,6 +195,22 @@ fn a_log_that_is_lost_is_begun_anew_and_nothing_that_was_acked_is_lost_with_it()
 fn a_copy_that_has_more_than_the_one_a_lost_log_was_begun_anew_with_says_so() {
     for seed in 0..5 {
         let simulated = std::panic::catch_unwind(|| leave_behind(seed));
+        assert!(simulated.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn copies_with_empty_volumes_do_not_begin_a_log_that_was_lost() {
+    for seed in 0..10 {
+        let simulated = std::panic::catch_unwind(|| leave_it_lost(seed));
+        assert!(simulated.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_copy_does_not_follow_a_log_that_was_written_to_anew_without_it() {
+    for seed in 0..5 {
+        let simulated = std::panic::catch_unwind(|| meet_another_log(seed));
         assert!(simulated.is_ok(), "seed {seed}");
     }
 }

@@ -114,6 +114,12 @@ impl Pod {
         }
     }
 
+    /// Follows the log on its volume, while it does not run: as others see it, and what follows.
+    pub(super) fn follow(&self, world: &World) -> (ShardCopy, AbortOnDropHandle<Result<(), StorageError>>) {
+        let (copy, runner) = ShardCopy::new(parts(world, self.name, self.open(world, None)));
+        (copy, AbortOnDropHandle::new(task::spawn(runner.run(CancellationToken::new()))))
+    }
+
     /// How far it has applied the log, if it runs and says so at once.
     pub(super) async fn applied(&self) -> Option<LogSeq> {
         let twin = &self.running.as_ref()?.twin;

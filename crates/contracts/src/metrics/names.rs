@@ -67,6 +67,7 @@ pub(super) const LOG_APPEND_SECONDS: &str = "zombi_log_append_seconds";
 pub(super) const LOG_ATTEMPTS: &str = "zombi_log_append_attempts_total";
 pub(super) const LOG_SETTLED: &str = "zombi_log_settled_total";
 pub(super) const LOG_APPLIED: &str = "zombi_log_applied";
+pub(super) const COPY_STOPPED: &str = "zombi_copy_stopped";
 pub(super) const LOG_LAG: &str = "zombi_log_lag_entries";
 pub(super) const LOG_BYTES: &str = "zombi_log_bytes";
 pub(super) const LOG_DAMAGE: &str = "zombi_log_damage_total";
@@ -163,7 +164,12 @@ const GAUGES: [(&str, &str); 39] = [
     (SHARD_OWNED, "1 if this pod owns the shard, 0 if another does; only in a cluster."),
     (SHARD_TERM, "The term of the shard that is in force, as far as this pod's copy has applied the log."),
     (LOG_APPLIED, "The last entry of the shard's log that this pod's copy has applied."),
-    (LOG_LAG, "Entries of the shard's log that this pod's copy has not applied."),
+    (
+        LOG_LAG,
+        "Entries of the shard's log that this pod's copy has not applied; infinite while the copy is made \
+         anew from S3, and once it has stopped.",
+    ),
+    (COPY_STOPPED, "1 if this pod's copy of the shard follows the log no more, 0 if it does."),
     (LOG_BYTES, "Bytes that the shard's log holds."),
     (LOG_MAX, "Bytes that the log of a shard may hold: cluster.log.max_bytes."),
     (SHARD_COPIES, "Copies that each shard is to have: cluster.copies."),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 
 use super::names::{
-    CONFIRM_SECONDS, FORWARD_SECONDS, FORWARDED, LOG_APPEND_SECONDS, LOG_APPLIED, LOG_ATTEMPTS, LOG_BYTES,
-    LOG_DAMAGE, LOG_LAG, LOG_MAX, LOG_SERVERS_UNMET, LOG_SETTLED, LOG_STREAMS_DAMAGED, OVERTAKEN,
+    CONFIRM_SECONDS, COPY_STOPPED, FORWARD_SECONDS, FORWARDED, LOG_APPEND_SECONDS, LOG_APPLIED, LOG_ATTEMPTS,
+    LOG_BYTES, LOG_DAMAGE, LOG_LAG, LOG_MAX, LOG_SERVERS_UNMET, LOG_SETTLED, LOG_STREAMS_DAMAGED, OVERTAKEN,
     SHARD_COPIES, SHARD_OWNED, SHARD_TERM, TAKEOVERS,
 };
 
@@ -78,7 +78,7 @@ pub fn log_appended(took: Duration) {
     histogram!(LOG_APPEND_SECONDS).record(took);
 }
 
-/// Counts a copy that can follow no more.
+/// Counts a copy that can follow no more, because its log or its volume is not what it must be.
 pub fn log_damaged() {
     counter!(LOG_DAMAGE).increment(1);
 }
@@ -100,6 +100,23 @@ pub fn log_held(shard: u32, bytes: u64, lag: u64) {
     let shard = format!("{shard:03}");
     gauge!(LOG_BYTES, "shard" => shard.clone()).set(bytes as f64);
     gauge!(LOG_LAG, "shard" => shard).set(lag as f64);
+}
+
+/// Shows that a copy is not in step with the log of its shard, however little of that it has not applied:
+/// until [`log_held`] shows how much that is.
+pub fn log_out_of_step(shard: u32) {
+    gauge!(LOG_LAG, "shard" => format!("{shard:03}")).set(f64::INFINITY);
+}
+
+/// Shows that a copy follows the log of its shard.
+pub fn copy_follows(shard: u32) {
+    gauge!(COPY_STOPPED, "shard" => format!("{shard:03}")).set(0.0);
+}
+
+/// Shows that a copy follows the log of its shard no more.
+pub fn copy_stopped(shard: u32) {
+    gauge!(COPY_STOPPED, "shard" => format!("{shard:03}")).set(1.0);
+    log_out_of_step(shard);
 }
 
 /// Shows what the servers that keep logs say of themselves: how much must be otherwise, and how many of their

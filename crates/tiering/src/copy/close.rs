@@ -42,11 +42,12 @@ impl LogAtRest {
     /// `Corrupt` if it is damaged. Nothing was changed.
     pub async fn read(log: Arc<dyn SharedLog>, named: LogMark) -> Result<Self, StorageError> {
         let size = log.size().await.map_err(unread)?;
-        if size.last < named.seq() {
+        let known = named.applied.max(named.known_upto);
+        if size.last.0 < known {
             return refused(format!(
-                "the log ends with entry {}, and S3 has it up to entry {}: it is lost. Begin it anew with \
-                 zombi cluster reset-log",
-                size.last, named.applied
+                "the log ends with entry {}, and the manifests know of entry {known}: it is lost. Begin it \
+                 anew with zombi cluster reset-log",
+                size.last
             ));
         }
         let mut at_rest = Self { log, mark: named, is_closed: false };
@@ -248,6 +249,8 @@ mod tests {
         let log = Arc::new(KeptLog::default());
         let named = enter(&log, beginning(), vec![begins(), yields()]).await;
         assert!(refusal(&Arc::default(), named).await.contains("it is lost"));
+        let known = LogMark { known_upto: 1, ..beginning() };
+        assert!(refusal(&Arc::default(), known).await.contains("it is lost"));
         LogAtRest::read(Arc::new(KeptLog::default()), beginning()).await.unwrap().close(5).await.unwrap();
     }
 }

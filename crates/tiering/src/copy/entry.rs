@@ -215,16 +215,7 @@ impl Entry {
     /// # Errors
     /// [`EntryError`].
     pub(crate) fn decode(bytes: &Bytes) -> Result<(Self, u32), EntryError> {
-        let Some(length) = bytes.len().checked_sub(TRAILER) else {
-            return Err(EntryError::Damaged(format!("{} bytes are too few", bytes.len())));
-        };
-        let (covered, trailer) = bytes.split_at(length);
-        let [tag, crc @ ..] = trailer else { unreachable!("the trailer has {TRAILER} bytes") };
-        let actual = crc32c::crc32c(covered);
-        if *tag != CRC_TAG || *crc != actual.to_le_bytes() {
-            let why = format!("its checksum is {actual:08x}, and it ends with {trailer:02x?}");
-            return Err(EntryError::Damaged(why));
-        }
+        let (length, crc) = checked(bytes)?;
         let stored = StoredEntry::decode(bytes.slice(..length)).map_err(EntryError::damaged)?;
         if stored.version != VERSION {
             let why = format!("it has version {}, and this program reads {VERSION}", stored.version);
@@ -244,8 +235,31 @@ impl Entry {
         };
         let nonce = Uuid::from_slice(&stored.nonce).map_err(EntryError::damaged)?;
         let StoredEntry { term, prev, prev_crc, now_ms, .. } = stored;
-        Ok((Self { term, nonce, prev, prev_crc, now_ms, body }, actual))
+        Ok((Self { term, nonce, prev, prev_crc, now_ms, body }, crc))
     }
+}
+
+/// The CRC of an entry, whatever it says.
+///
+/// # Errors
+/// `Damaged`.
+pub(crate) fn crc_of(bytes: &Bytes) -> Result<u32, EntryError> {
+    checked(bytes).map(|(_, crc)| crc)
+}
+
+/// How many bytes of an entry its CRC is of, and that CRC.
+fn checked(bytes: &[u8]) -> Result<(usize, u32), EntryError> {
+    let Some(length) = bytes.len().checked_sub(TRAILER) else {
+        return Err(EntryError::Damaged(format!("{} bytes are too few", bytes.len())));
+    };
+    let (covered, trailer) = bytes.split_at(length);
+    let [tag, crc @ ..] = trailer else { unreachable!("the trailer has {TRAILER} bytes") };
+    let actual = crc32c::crc32c(covered);
+    if *tag != CRC_TAG || *crc != actual.to_le_bytes() {
+        let why = format!("its checksum is {actual:08x}, and it ends with {trailer:02x?}");
+        return Err(EntryError::Damaged(why));
+    }
+    Ok((length, actual))
 }
 
 /// The pod that owned a shard when the last entry about ownership was made, for who has no copy of it; `None`

@@ -44,6 +44,9 @@ pub struct CopyStatus {
     pub owned_term: Option<u64>,
     /// Whether it has reached the end of the log once since it began.
     pub has_caught_up: bool,
+    /// Whether it has applied all that the log had a moment ago, as far as the log answers: otherwise it may
+    /// not know who owns the shard now. Of what it lacks it learns within about two seconds.
+    pub is_in_step: bool,
 }
 
 /// A copy, as others see it.
@@ -60,7 +63,8 @@ impl ShardCopy {
     /// A copy, and what runs it.
     pub fn new(parts: CopyParts) -> (Self, CopyRunner) {
         let mark = LogMark { generation: parts.generation, ..LogMark::beginning(parts.names.cluster) };
-        let status = CopyStatus { mark: mark.clone(), owned_term: None, has_caught_up: false };
+        let status =
+            CopyStatus { mark: mark.clone(), owned_term: None, has_caught_up: false, is_in_step: false };
         let (shown, status) = watch::channel(status);
         let (orders, received) = mpsc::channel(1);
         let cover = LogCover::new(parts.log_keep_bytes);

@@ -1,8 +1,14 @@
 //! Whether an entry continues the log, and where the log stands after it. Pure. All copies see the same
 //! entries in the same order, so all of them judge alike; what does not continue the log is void for
-//! everybody.
+//! everybody: an owner's entry that comes late, behind one that is not the last, or in a term that is over.
+//!
+//! One that follows another entry of the last one's number is not void: no order of the same entries explains
+//! it. Whoever made it has read another log than this volume, which must not go on as if it had that one.
 
-use super::entry::{Entry, EntryBody, EntryError};
+use super::{
+    entry::{Entry, EntryBody, EntryError},
+    standing::another_log,
+};
 use contracts::{
     error::StorageError,
     replica::{AppliedEntry, LogMark},
@@ -24,8 +30,11 @@ pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<Option<AppliedEn
     if prev > mark.applied {
         return Err(corrupt(format!("entry {} follows entry {prev}, which is missing", found.seq)));
     }
+    let continues = prev == mark.applied;
+    if continues && prev_crc != mark.crc {
+        return Err(corrupt(another_log(mark.seq())));
+    }
     let mut next = LogMark { applied: found.seq.0, crc, ..mark.clone() };
-    let continues = (prev, prev_crc) == (mark.applied, mark.crc);
     let is_in_force = continues && (term, nonce) == (mark.term, mark.nonce) && mark.owner.is_some();
     let mut changes = None;
     match body {
@@ -142,9 +151,20 @@ mod tests {
         let late = log.entry(1, 7, changes());
         assert!(log.judge(log.entry(1, 7, changes())).is_some());
         assert_eq!(log.judge(late), None, "appended behind an entry that is not the last");
-        let other = Entry { prev_crc: log.mark.crc ^ 1, ..log.entry(1, 7, changes()) };
-        assert_eq!(log.judge(other), None, "behind another entry of that number");
         assert!(log.judge(log.entry(1, 7, changes())).is_some(), "and so it goes on");
+    }
+
+    #[test]
+    fn what_follows_another_entry_of_the_last_ones_number_stops_a_copy() {
+        let mut log = JudgedLog::new();
+        log.begin(1, 7, "zombi-0");
+        let begins = EntryBody::Term { pod: "zombi-1".to_owned(), address: String::new(), behind: None };
+        let crc = log.mark.crc ^ 1;
+        for entry in [log.entry(1, 7, changes()), log.entry(2, 8, begins), log.entry(1, 7, EntryBody::Close)]
+        {
+            let why = judge(&log.mark, &log.found(Entry { prev_crc: crc, ..entry })).unwrap_err().to_string();
+            assert!(why.contains("entry 1 of the shard's log is not the one"), "{why}");
+        }
     }
 
     #[test]

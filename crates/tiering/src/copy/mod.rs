@@ -18,6 +18,7 @@ mod judge;
 mod owned;
 mod owning;
 mod recover;
+mod standing;
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,6 +34,7 @@ pub use self::{
     close::LogAtRest,
     entry::owner_by,
     handle::{CopyNames, CopyStatus, ShardCopy},
+    standing::{LogStanding, another_log, log_standing, prove_end},
 };
 use self::{
     close::closed,
@@ -42,6 +44,7 @@ use self::{
     owned::OwnedTerm,
     owning::{keep_small, keep_ticking},
     recover::CopyRecovery,
+    standing::until_it_is_there,
 };
 use crate::{
     cover::LogCover,
@@ -138,7 +141,8 @@ impl CopyRunner {
     }
 
     /// Finds out how far the volume is, recovers it if it is empty, and waits until the log is at least as
-    /// far.
+    /// far. A log that was lost is short of what the manifests know of it: nobody begins it anew but
+    /// `begin_log_anew`.
     async fn begin(&mut self) -> Result<(), StorageError> {
         let recovery = CopyRecovery::new(&self.parts)?;
         let has_begun = recovery.has_begun().await;
@@ -164,21 +168,7 @@ impl CopyRunner {
             }
         };
         self.show(false);
-        loop {
-            match self.parts.log.size().await {
-                Ok(size) if size.last >= self.mark.seq() => break,
-                // It may be a server of the log that was cut off; if it is the log itself, waiting is all
-                // that does no harm.
-                Ok(size) => warn!(
-                    applied = self.mark.applied,
-                    last = size.last.0,
-                    "the shard's log ends before what this volume has applied: waiting. If the log is lost, \
-                     zombi cluster reset-log begins it anew"
-                ),
-                Err(error) => warn!(%error, "the shard's log cannot be read, will retry"),
-            }
-            sleep(self.parts.settings.tick()).await;
-        }
+        until_it_is_there(&self.parts, &self.mark).await?;
         self.heard = Instant::now();
         Ok(())
     }
@@ -193,7 +183,7 @@ impl CopyRunner {
             let end = self.end_to_reach().await;
             match self.parts.log.read(self.mark.seq().next(), READ_BYTES, wait).await {
                 Ok(entries) if entries.is_empty() => {
-                    self.note_caught_up();
+                    self.note_step(true);
                     if self.takes_over() {
                         if let Some(owned) = self.take_over().await? {
                             return Ok(owned);
@@ -208,7 +198,7 @@ impl CopyRunner {
                     self.heard = Instant::now();
                     self.show(false);
                     if end.is_some_and(|end| self.mark.seq() >= end) {
-                        self.note_caught_up();
+                        self.note_step(true);
                     }
                 }
                 // Its own silence says nothing of the owner's.
@@ -223,6 +213,7 @@ impl CopyRunner {
                         first = first.0,
                         applied, "the shard's log has forgotten what this copy needs next"
                     );
+                    self.note_step(false);
                     self.mark = CopyRecovery::new(&self.parts)?.run().await?;
                     self.heard = Instant::now();
                     self.show(false);
@@ -232,15 +223,21 @@ impl CopyRunner {
         }
     }
 
-    /// Where the log ends now, as long as this copy has not reached its end: one that is written to without a
-    /// pause is never read to where nothing comes.
+    /// Where the log ends now, as long as this copy is not in step: one that is written to without a pause is
+    /// never read to where nothing comes.
     async fn end_to_reach(&self) -> Option<LogSeq> {
-        let has_caught_up = self.shown.borrow().has_caught_up;
-        if has_caught_up { None } else { self.parts.log.size().await.ok().map(|size| size.last) }
+        let is_in_step = self.shown.borrow().is_in_step;
+        if is_in_step { None } else { self.parts.log.size().await.ok().map(|size| size.last) }
     }
 
-    fn note_caught_up(&self) {
-        self.shown.send_if_modified(|status| !std::mem::replace(&mut status.has_caught_up, true));
+    /// Notes whether all is applied that the log had a moment ago.
+    fn note_step(&self, is_in_step: bool) {
+        self.shown.send_if_modified(|status| {
+            let has_caught_up = status.has_caught_up || is_in_step;
+            let is_changed = (status.is_in_step, status.has_caught_up) != (is_in_step, has_caught_up);
+            (status.is_in_step, status.has_caught_up) = (is_in_step, has_caught_up);
+            is_changed
+        });
     }
 
     fn takes_over(&self) -> bool {
@@ -317,6 +314,7 @@ impl CopyRunner {
         };
         self.parts.hot.set_role(WriterRole::Follows);
         self.show(false);
+        self.note_step(false); // whoever owns it now is behind what is applied
         ended?;
         self.mark = self.parts.hot.mark_of_copy().await?;
         self.show(false);
@@ -333,6 +331,10 @@ impl CopyRunner {
         self.housekept = Instant::now();
         let keep = self.parts.keep.at(self.parts.clock.now_ms());
         while self.parts.hot.evict(keep).await? > 0 {}
+        // What the log had when it was asked last.
+        if self.cover.size().is_some_and(|size| self.mark.seq() < size.last) {
+            self.note_step(false);
+        }
         match self.parts.log.size().await {
             Ok(size) => {
                 self.cover.note_size(size);
@@ -351,6 +353,7 @@ impl CopyRunner {
             status.mark = self.mark.clone();
             status.owned_term = owns.then_some(status.mark.term);
             status.has_caught_up |= owns;
+            status.is_in_step |= owns;
         });
     }
 }

@@ -9,7 +9,10 @@ use std::{cmp::Ordering, time::Duration};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{CopyParts, other_log};
+use super::{
+    CopyParts, other_log,
+    standing::{another_log, may_be_of_one_log},
+};
 use crate::recovery::{KeysInSegments, empty_at, tables_in_manifests};
 use contracts::{
     crash,
@@ -67,6 +70,7 @@ impl<'a> CopyRecovery<'a> {
     /// # Errors
     /// `Refused` if the volume has what cannot be; `OutcomeUnknown` or `Closed`.
     pub(super) async fn run(&self) -> Result<LogMark, StorageError> {
+        metrics::log_out_of_step(self.parts.names.shard);
         let mut retry = RetryWait::new(FIRST_RETRY, LONGEST_RETRY);
         loop {
             match self.once().await {
@@ -171,13 +175,14 @@ impl<'a> CopyRecovery<'a> {
 }
 
 /// Whether a volume with this mark has nothing that was left behind when its log was begun anew, as the
-/// manifests say it of the log that is followed now.
+/// manifests say it of the log that is followed now, and has applied no other log of its name.
 ///
 /// # Errors
 /// `Refused` if it may have.
 fn has_no_more(known: &LogMark, named: &LogMark) -> Result<(), StorageError> {
     if known.generation == named.generation {
-        return Ok(());
+        let is_one = may_be_of_one_log(known, named);
+        return if is_one { Ok(()) } else { Err(StorageError::Refused(another_log(known.seq()))) };
     }
     let end = named.ended.iter().find(|end| end.generation == known.generation);
     let LogMark { applied, crc, .. } = *known;
@@ -224,6 +229,9 @@ mod tests {
             let StorageError::Refused(why) = has_no_more(&known, &named).unwrap_err() else { panic!() };
             assert!(why.contains(behind) && why.contains("zombi salvage"), "{why}");
         }
+        let other_owner = LogMark { nonce: Uuid::from_u128(7), ..volume(2, 80, 1) };
+        let StorageError::Refused(why) = has_no_more(&other_owner, &named).unwrap_err() else { panic!() };
+        assert!(why.contains("entry 80 of the shard's log"), "{why}");
         let untold = LogMark { ended: Vec::new(), ..named };
         assert!(has_no_more(&volume(0, 1, 5), &untold).is_err());
     }

@@ -1,6 +1,6 @@
 //! The cluster as a pod sees it: which pod has which shard, and how shards with logs are; and their moves.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -13,7 +13,12 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use crate::{
-    cluster::{Cluster, copies::OwnCopy, pod_name},
+    cluster::{
+        Cluster,
+        copies::OwnCopy,
+        heirs::{Heir, ReadyPods},
+        pod_name, pod_number,
+    },
     http::{
         body::Incoming,
         code::Code,
@@ -62,6 +67,8 @@ pub(crate) struct ShardShown {
     /// The pod that owns it; null while no copy does, or while this pod cannot tell.
     #[schema(required = true)]
     pub owner: Option<String>,
+    /// Whether this pod can tell who owns it, or that nobody does.
+    pub is_owner_known: bool,
     /// The pods that have it, the one that should own it first.
     pub copies: Vec<String>,
     /// How far each of them has applied the shard's log, in the same order; left out where there are no logs.
@@ -105,6 +112,9 @@ pub(crate) struct CopyShown {
     /// The first entry that the log still has: those before it were trimmed. Null as `lag`.
     #[schema(required = true)]
     pub log_first: Option<u64>,
+    /// The last entry that was trimmed, as S3 holds what it says; 0 before the first trim. Null as `lag`.
+    #[schema(required = true)]
+    pub log_trimmed: Option<u64>,
     /// Bytes of the log. Null as `lag`.
     #[schema(required = true)]
     pub log_bytes: Option<u64>,
@@ -123,6 +133,7 @@ impl CopyShown {
             has_caught_up: status.has_caught_up,
             stopped: copy.stopped().map(str::to_owned),
             log_first: size.map(|size| size.first.0),
+            log_trimmed: size.map(|size| size.first.0.saturating_sub(1)),
             log_bytes: size.map(|size| size.bytes),
             log_max_bytes: size.map(|size| size.max_bytes),
         }
@@ -193,7 +204,8 @@ pub(crate) async fn cluster(
 ) -> Result<Json<ClusterShown>, Problem> {
     let cluster = known(&ops)?;
     let (owners, applied) = join(cluster.owner_of_each(), applied_by_all(&ops, cluster)).await;
-    let owned = |pod: u32| owners.iter().filter(|owner| **owner == Some(pod)).count();
+    let owned =
+        |pod: u32| owners.iter().filter(|owner| matches!(owner, Ok(Some(owner)) if *owner == pod)).count();
     let pods = (0_u32..).zip(&cluster.addresses).map(|(pod, address)| PodShown {
         pod: pod_name(pod),
         address: address.clone(),
@@ -205,7 +217,8 @@ pub(crate) async fn cluster(
         let last = copy.and_then(|copy| copy.copy().log_size()).map_or(0, |size| size.last.0);
         ShardShown {
             shard,
-            owner: owner.map(pod_name),
+            owner: owner.as_ref().ok().copied().flatten().map(pod_name),
+            is_owner_known: owner.is_ok(),
             copies: copies.iter().map(|pod| pod_name(*pod)).collect(),
             lags: lags((shard, copies), &applied, last),
             copy: copy.map(|copy| CopyShown::of(copy)),
@@ -239,12 +252,15 @@ impl<S: Send + Sync> FromRequestParts<S> for ShardPath {
     }
 }
 
+/// When somebody may ask again whose shard nobody can take.
+const READY_SOON: Duration = Duration::from_secs(5);
+
 /// Bytes of a request for a move.
 const MOVE_BYTES: usize = 4096;
 
-/// Have a shard with a log go to another of its pods: `{"to": "zombi-1"}`, or the next one.
+/// Have a shard with a log go to another of its pods: `{"to": "zombi-1"}`, or the one nearest the log's end.
 ///
-/// Its owner is asked; `GET /cluster` says who that is, and when it has gone.
+/// Its owner is asked; `GET /cluster` says who that is, and when it has gone. `to` must be ready.
 #[utoipa::path(
     post,
     path = "/cluster/shards/{shard}/move",
@@ -262,7 +278,7 @@ pub(crate) async fn move_shard(
     incoming: Incoming,
 ) -> Result<(StatusCode, Json<MoveShown>), Problem> {
     let cluster = known(&ops)?;
-    let limits = Limits { body_bytes: MOVE_BYTES, decoded_body_bytes: MOVE_BYTES, ..Limits::default() };
+    let limits = Limits { body_bytes: MOVE_BYTES, decoded_body_bytes: MOVE_BYTES, ..ops.limits };
     let (body, _share) = incoming.receive(&limits, &ops.inflight).await?;
     let MoveSent { to } = json_body::parse(&body)?;
     let owners = cluster.owners.get();
@@ -277,13 +293,39 @@ pub(crate) async fn move_shard(
         let detail = format!("the shard is owned by {owner}, and only its owner can yield it");
         return Err(Problem::new(Code::Moved, detail));
     };
-    let Some(to) = copy.copy().hand_over(to.as_deref()).map(str::to_owned) else {
-        let copies: Vec<String> = cluster.copies_of(shard).iter().map(|pod| pod_name(*pod)).collect();
-        let detail = format!("the shard is on {}: it can only go to another of them", copies.join(", "));
-        return Err(Problem::new(Code::BadRequest, detail));
-    };
+    let to = pod_name(heir(&ops, (cluster, shard), to.as_deref()).await?.pod);
+    copy.copy().hand_over(Some(&to));
     info!(shard, to, "the shard is yielded, as was asked for");
     Ok((StatusCode::ACCEPTED, Json(MoveShown { shard, to })))
+}
+
+/// The pod that a shard of this pod goes to, which must be ready: nobody would own the shard while others
+/// wait for it.
+///
+/// # Errors
+/// `bad_request` if it is no other pod with a copy of the shard; `forward_failed` if it, or every one of
+/// them, is not ready.
+async fn heir(ops: &OpsState, (cluster, shard): (&Cluster, u32), to: Option<&str>) -> Result<Heir, Problem> {
+    let copies = cluster.copies_of(shard);
+    let mut others: Vec<u32> = copies.iter().copied().filter(|pod| *pod != cluster.own).collect();
+    if let Some(to) = to {
+        others.retain(|pod| pod_number(to) == Some(*pod));
+    }
+    let names = |pods: &[u32]| pods.iter().map(|pod| pod_name(*pod)).collect::<Vec<_>>().join(", ");
+    if others.is_empty() {
+        let detail = format!("the shard is on {}: it can only go to another of them", names(copies));
+        return Err(Problem::new(Code::BadRequest, detail));
+    }
+    let ready = match ops.pods.get() {
+        Some(pods) => ReadyPods::among(others.iter().copied(), pods.as_ref()).await,
+        None => ReadyPods::default(),
+    };
+    ready.heir(shard, &others).ok_or_else(|| {
+        let detail =
+            format!("{} must be ready, and is not: the shard stays where it is", names(others.as_slice()));
+        let problem = Problem::new(Code::ForwardFailed, detail).with("pod", names(others.as_slice()));
+        problem.not_written().retry_after(READY_SOON)
+    })
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub(crate) async fn set_log_level(
     incoming: Incoming,
 ) -> Result<Json<LevelShown>, Problem> {
     extract::json_only(&incoming.headers, "a level is application/json")?;
-    let limits = Limits { body_bytes: BODY_BYTES, decoded_body_bytes: BODY_BYTES, ..Limits::default() };
+    let limits = Limits { body_bytes: BODY_BYTES, decoded_body_bytes: BODY_BYTES, ..ops.limits };
     let (body, _share) = incoming.receive(&limits, &ops.inflight).await?;
     let LevelShown { level } = json_body::parse(&body)?;
     ops.log_level.set(&level).map_err(|error| Problem::new(Code::BadLogLevel, error))?;

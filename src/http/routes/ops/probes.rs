@@ -16,7 +16,7 @@ use crate::http::{
     shards,
     state::{Heartbeats, OpsState, Phase},
 };
-use contracts::heartbeat::Heartbeat;
+use contracts::{bucket::BucketState, heartbeat::Heartbeat};
 
 /// What a probe says.
 #[derive(Debug, Serialize, ToSchema)]
@@ -144,9 +144,7 @@ fn ready(ops: &OpsState, query: Option<&str>, detail: ProbeDetail) -> Response {
     // For people: whether the bucket can be used never decides whether requests should come.
     let bucket = is_verbose.then(|| {
         let trouble = detail.trouble(ops);
-        // Of several the one that is least far.
-        let states = ops.buckets.iter().map(|bucket| bucket.describe());
-        let state = states.reduce(|one, other| if one == "open" { other } else { one }).unwrap_or_default();
+        let state = BucketState::describe_all(ops.buckets.iter().map(|bucket| &**bucket));
         Check::new("bucket", trouble.is_none(), trouble.unwrap_or_else(|| state.to_owned()))
     });
     let mut checks = vec![lifecycle];
