@@ -23,8 +23,9 @@ use testing::bucket::MemoryBucket;
 use tokio::time::{sleep, timeout};
 
 use crate::{
+    ground::{Ground, SimClock, objects},
     run,
-    store::{self, Ground, SimClock, Store, Tuning, event, objects, retry},
+    store::{self, Store, Tuning, event, retry},
 };
 
 const SHAPE: ClusterShape = ClusterShape { pods: 3, shards: 4, copies: 1 };

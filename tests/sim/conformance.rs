@@ -9,8 +9,8 @@ use testing::{
 };
 
 use crate::{
+    ground::{Ground, Hot, SimClock},
     run,
-    store::{Ground, Hot, SimClock},
 };
 
 /// An engine that is opened and crashed as the suite wants.

@@ -42,9 +42,10 @@ use self::{
     pod::{Pod, Served},
 };
 use crate::{
+    Trace,
+    ground::{SimClock, objects},
+    numbered::{ErasedEvents, read_everything},
     run,
-    simulation::{ErasedEvents, Trace, read_everything},
-    store::{SimClock, objects},
 };
 
 const PODS: [&str; 3] = ["zombi-0", "zombi-1", "zombi-2"];
@@ -183,16 +184,10 @@ impl Fates {
                 served.into_iter().for_each(|served| _ = served.copy.hand_over(None));
             }
             "faults" => world.bucket.faults.store(self.rng.random_range(0..100), SeqCst),
-            "away" => {
+            "down" | "away" => {
+                let long = AWAY.start.as_secs()..AWAY.end.as_secs();
                 let lasts =
-                    Duration::from_secs(self.rng.random_range(AWAY.start.as_secs()..AWAY.end.as_secs()));
-                world.bucket.is_down.store(true, SeqCst);
-                task::spawn_local(async move {
-                    sleep(lasts).await;
-                    world.bucket.is_down.store(false, SeqCst);
-                });
-            }
-            "down" => {
+                    if what == "away" { Duration::from_secs(self.rng.random_range(long)) } else { lasts };
                 world.bucket.is_down.store(true, SeqCst);
                 task::spawn_local(async move {
                     sleep(lasts).await;
@@ -219,17 +214,23 @@ struct Happened {
     trimmed: u64,
 }
 
+/// Begins a run: three pods that start, what random choices follow from, and what shows how it went if it
+/// fails.
+fn begin(seed: u64) -> (Rc<World>, Trace, StdRng, Vec<Pod>) {
+    fastrand::seed(seed); // how long the SDK waits before it tries again
+    let (world, mut rng) = (World::new(seed), StdRng::seed_from_u64(seed));
+    let trace = Trace(Arc::clone(&world.bucket));
+    let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
+    for pod in &mut pods {
+        pod.start(&world, rng.random());
+    }
+    (world, trace, rng, pods)
+}
+
 /// One run; what was checked, and what happened.
 fn simulate(seed: u64) -> (Counts, Happened) {
-    fastrand::seed(seed); // how long the SDK waits before it tries again
     run(LocalSet::new().run_until(async move {
-        let world = World::new(seed);
-        let _trace = Trace(Arc::clone(&world.bucket));
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
-        for pod in &mut pods {
-            pod.start(&world, rng.random());
-        }
+        let (world, _trace, rng, pods) = begin(seed);
         let clients = clients(&world, seed);
         let mut fates = Fates { world: Rc::clone(&world), rng, pods };
         fates.turmoil().await;

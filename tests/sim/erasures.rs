@@ -14,8 +14,9 @@ use testing::bucket::MemoryBucket;
 use tokio::time::sleep;
 
 use crate::{
+    ground::{Ground, SimClock, objects},
     run,
-    store::{Ground, SimClock, Store, TUNING, Tuning, event, objects, table},
+    store::{Store, TUNING, Tuning, event, table},
 };
 
 /// So many are kept of those that are done.

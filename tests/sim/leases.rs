@@ -10,8 +10,9 @@ use tokio::{
 };
 
 use crate::{
+    ground::{Ground, SimClock},
     run,
-    store::{self, Ground, SimClock, Store, Tuning, event, table},
+    store::{self, Store, Tuning, event, table},
 };
 
 const LEASE: Duration = Duration::from_secs(10);

@@ -8,18 +8,23 @@ mod cluster;
 mod conformance;
 mod copies;
 mod erasures;
+mod ground;
 mod leases;
 mod model;
+mod numbered;
 mod reads;
 mod refusals;
 mod simulation;
 mod store;
 mod years;
 
+use std::sync::Arc;
+
 use proptest::{
     strategy::Strategy,
     test_runner::{Config, FileFailurePersistence, TestRunner},
 };
+use testing::bucket::MemoryBucket;
 
 /// Runs random cases. One that fails is made smaller, and kept in the file `regressions` to be tried first.
 fn check_cases<S: Strategy>(
@@ -51,4 +56,16 @@ fn run<F: Future>(future: F) -> F::Output {
         .build()
         .unwrap()
         .block_on(future)
+}
+
+/// Shows how it went before it failed.
+struct Trace(Arc<MemoryBucket>);
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let trace = self.0.trace();
+            println!("{}", trace[trace.len().saturating_sub(200)..].join("\n"));
+        }
+    }
 }

@@ -23,7 +23,8 @@ use tokio::time::sleep;
 
 use crate::{
     check_cases,
-    store::{Ground, SimClock, Store, TUNING, retry, table},
+    ground::{Ground, SimClock},
+    store::{Store, TUNING, retry, table},
 };
 
 const PARTITIONS: PartitionNumber = 3;

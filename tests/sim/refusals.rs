@@ -2,39 +2,35 @@
 //! at a recovery, at a takeover. Nothing is lost by that, or declared lost; when it is over, all goes on by
 //! itself.
 
+mod events;
+mod unfinished;
+
 use std::{
     cell::Cell,
     collections::{BTreeMap, HashSet},
     sync::Arc,
-    sync::atomic::Ordering::SeqCst,
     time::Duration,
 };
 
-use cold_s3::{audit, chain, formats, names};
 use contracts::{
-    append::Append,
     catalog::TableChange,
-    clock::{Clock, TimestampMs},
-    engine::Engine,
-    error::StorageError,
-    event::{Event, Record},
-    filter::ReadFilter,
+    clock::TimestampMs,
     flusher::Flush,
     name::{Partition, TableName},
-    payload::Payload,
-    read::{ReadLimit, ReadOrder},
-    segment::{FlushIntent, FormatId, SegmentId},
-    sequence::{Offset, OffsetRange},
+    sequence::Offset,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use testing::bucket::{Fate, MemoryBucket, RequestKind};
-use tiering::ReadQuery;
+use testing::{
+    bucket::{Fate, MemoryBucket, RequestKind},
+    history::Id,
+};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::{
+    Trace,
+    ground::{Ground, SimClock},
     run,
-    simulation::Trace,
-    store::{FORMAT, Ground, Hot, SimClock, Store, TUNING, Tuning, key_of, objects, retry, table},
+    store::{Store, TUNING, Tuning, retry, table},
 };
 
 const KINDS: [RequestKind; 7] = [
@@ -55,7 +51,6 @@ const MEANWHILE: Duration = Duration::from_secs(30);
 /// What the table `short` keeps.
 const RETENTION_SECS: u64 = 10;
 
-type Id = u64;
 /// A place, and which event was written there, and when.
 type Placed = (Partition, Offset, (Id, TimestampMs));
 
@@ -87,49 +82,10 @@ fn places() -> [Partition; 3] {
     [Partition::new(table(), 0), Partition::new(table(), 1), Partition::new(short, 0)]
 }
 
-fn event(id: Id, appended_ms: TimestampMs) -> Event {
-    let payload = Payload::text(format!("{id} {}", "x".repeat(id as usize * 37 % 200)));
-    Event {
-        payload,
-        timestamp_ms: appended_ms,
-        appended_ms,
-        key: None,
-        idempotency_key: Some(key_of(id)),
-        headers: BTreeMap::new(),
-    }
-}
-
 /// Says whether so much time is over.
 fn after(time: Duration) -> impl Fn() -> bool {
     let then = Instant::now() + time;
     move || Instant::now() >= then
-}
-
-/// All events of a partition.
-async fn read(store: &Store, place: &Partition, kept: OffsetRange) -> Vec<(Offset, Id)> {
-    let (table, number) = (place.table.clone(), place.number);
-    let query = ReadQuery {
-        table,
-        partition: Some(number),
-        filter: ReadFilter::default(),
-        order: ReadOrder::Oldest,
-        from: [(number, kept.start)].into(),
-    };
-    let page = store.reader.page(query, ReadLimit { records: 100_000, bytes: 1 << 24 }).await.unwrap();
-    assert!(
-        page.next[&number] == kept.end && !page.has_more,
-        "{place}: a read to the end of {kept} ends at {:?}",
-        page.next
-    );
-    let id = |record: &Record| {
-        String::from_utf8_lossy(record.event.payload.bytes())
-            .split(' ')
-            .next()
-            .unwrap()
-            .parse::<Id>()
-            .unwrap()
-    };
-    page.records.iter().map(|record| (record.offset, id(record))).collect()
 }
 
 /// Starts one process after the other until one is ready: it may be killed before, and ends by itself if
@@ -213,118 +169,6 @@ impl World {
     fn refused(&self, what: &str, how: Fate) -> usize {
         let end = format!(" {how:?}");
         self.bucket.trace().iter().filter(|line| line.contains(what) && line.ends_with(&end)).count()
-    }
-
-    async fn append(&mut self, tier: &dyn Engine) -> Result<Vec<Placed>, StorageError> {
-        let place = places()[self.rng.random_range(0..3)].clone();
-        let (now_ms, count) = (self.clock.now_ms(), self.rng.random_range(1..4_u64));
-        let ids = self.ids..self.ids + count;
-        self.ids = ids.end;
-        let events = ids.clone().map(|id| (place.number, event(id, now_ms))).collect();
-        let append = Append { table: place.table.clone(), events, expected_offset: None, made_by: None };
-        let appended = tier.append(append).await?;
-        Ok(ids.zip(appended).map(|(id, one)| (place.clone(), one.offset, (id, now_ms))).collect())
-    }
-
-    fn ack(&mut self, placed: Vec<Placed>) {
-        for (place, offset, event) in placed {
-            let before = self.acked.entry(place.clone()).or_default().insert(offset, event);
-            assert_eq!(before, None, "{place}: offset {offset} is given twice");
-        }
-    }
-
-    /// Writes until it is over. On a volume that is about to be lost only what is cold is acked.
-    async fn work(&mut self, store: &Store, is_overtaken: bool, is_over: impl Fn() -> bool) {
-        while !is_over() {
-            let appended = self.append(store.hot.as_ref()).await;
-            let is_acked = !is_overtaken || store.flush.flush_now(None).await.is_ok();
-            match appended {
-                Ok(placed) if is_acked => self.ack(placed),
-                Ok(_) => {}
-                Err(error) => assert!(is_overtaken, "a write is refused: {error}"),
-            }
-            sleep(Duration::from_millis(self.rng.random_range(100..1000))).await;
-        }
-    }
-
-    /// How many offsets are declared lost: all of them behind those that were acked.
-    fn lost(&self, store: &Store) -> u64 {
-        let lost = |place: &Partition| {
-            let end = self
-                .acked
-                .get(place)
-                .and_then(|acked| acked.keys().next_back())
-                .map_or(0, |offset| offset + 1);
-            let lost = store.reader.lost(place, OffsetRange::new(0, u64::MAX));
-            assert!(
-                lost.iter().all(|range| range.start >= end),
-                "{place}: {lost:?} is declared lost, and is there up to {end}"
-            );
-            lost.iter().map(OffsetRange::len).sum::<u64>()
-        };
-        places().iter().map(lost).sum()
-    }
-
-    /// All that was acked is cold, where it was, once.
-    async fn check(&self, store: &Store) {
-        let mut ids = self.gone.clone();
-        for (place, acked) in &self.acked {
-            let status =
-                store.hot.table(&place.table).and_then(|table| table.partition(place.number).copied());
-            let watermarks = status.unwrap().watermarks;
-            assert_eq!(
-                watermarks.flushed, watermarks.next,
-                "{place} is not in S3 {SOON:?} after the refusal"
-            );
-            let kept = OffsetRange::new(watermarks.earliest, watermarks.next);
-            let found = read(store, place, kept).await;
-            let is_dense = found.is_sorted() && found.len() as u64 == store.reader.events_in(place, kept);
-            assert!(is_dense, "{place} {kept} has holes: {found:?}");
-            assert!(
-                found.iter().all(|(_, id)| ids.insert(*id)),
-                "{place}: an event is there twice, or again: {found:?}"
-            );
-            let found: BTreeMap<Offset, Id> = found.into_iter().collect();
-            for (offset, (id, appended_ms)) in acked {
-                let may_expire = place.table != table()
-                    && appended_ms + RETENTION_SECS as i64 * 1000 <= self.clock.now_ms();
-                let is_expired = *offset < watermarks.earliest && may_expire;
-                assert!(
-                    is_expired || found.get(offset) == Some(id),
-                    "{place} {kept}: event {id} was acked at {offset}: {found:?}"
-                );
-            }
-            // Who tries again is told where it is.
-            if let Some((offset, (id, appended_ms))) = acked.range(watermarks.earliest..).next() {
-                let events = vec![(place.number, event(*id, *appended_ms))];
-                let again =
-                    Append { table: place.table.clone(), events, expected_offset: None, made_by: None };
-                let answer = store.hot.append(again).await.unwrap();
-                assert!(
-                    answer[0].duplicate && answer[0].offset == *offset,
-                    "{place}: event {id} is doubled: {answer:?}"
-                );
-            }
-        }
-    }
-
-    /// All is well again by itself, the chain is whole, and the next start finds everything.
-    async fn end(&mut self, store: Store, ground: &Ground, lost: u64) {
-        sleep(SOON).await;
-        self.check(&store).await;
-        let audited = audit::audit(&objects(&self.bucket)).await.unwrap();
-        assert!(audited.findings.is_empty(), "{:?}", audited.findings);
-        // Retention forgets some of it.
-        assert!(
-            audited.lost_offsets <= lost,
-            "{} offsets are declared lost, before it were {lost}",
-            audited.lost_offsets
-        );
-        let left = chain::load(&objects(&self.bucket)).await.unwrap().state.retired;
-        assert!(left.is_empty(), "not deleted: {left:?}");
-        store.crash().await;
-        let store = self.start(ground).await;
-        self.check(&store).await;
     }
 
     async fn suffer(&mut self, under: Under, kind: RequestKind, how: Fate) {
@@ -454,80 +298,4 @@ fn a_volume_whose_starts_get_no_manifest_through_is_no_stranger_to_its_bucket() 
             world.end(store, &ground, 0).await;
         });
     }
-}
-
-/// A newer program has begun a segment that this one cannot write.
-#[test]
-fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothing() {
-    run(async {
-        let (mut world, ground) = (World::new(2000), Ground::memory(1));
-        let store = world.start(&ground).await;
-        world.work(&store, false, after(Duration::from_secs(4))).await;
-        store.crash().await;
-        let hot = Hot::open(&ground, &world.clock).unwrap();
-        world.append(hot.tier.as_ref()).await.unwrap();
-        let (partition, status) = hot.tier.pending().into_iter().next().unwrap();
-        let format = FormatId::new("other/1").unwrap();
-        let intent = FlushIntent {
-            range: status.watermarks.unflushed(),
-            epoch: 9,
-            format,
-            bytes: status.unflushed_bytes,
-        };
-        hot.tier.intend(vec![(partition, intent)], 0).await.unwrap();
-        hot.crash().await;
-        let before = world.bucket.trace().len();
-        let tuning = Tuning {
-            flush_interval: SOON,
-            segment_bytes: 4000,
-            hot_keep: SOON,
-            upkeep_interval: SOON,
-            ..TUNING
-        };
-        for is_down in [false, true] {
-            world.bucket.is_down.store(is_down, SeqCst);
-            let refused = Store::open(&ground, &world.bucket, &world.clock, tuning).await.err();
-            assert!(
-                matches!(&refused, Some(StorageError::Refused(why)) if why.contains("format other/1")),
-                "{refused:?}"
-            );
-        }
-        assert_eq!(world.bucket.trace().len(), before, "nothing was asked of the bucket");
-    });
-}
-
-/// An older program has put a segment, and ended before its manifest. The retry writes the bytes of then:
-/// others under the same key would be refused for ever.
-#[test]
-fn a_segment_on_its_way_in_an_older_format_is_finished_in_that_format() {
-    run(async {
-        let (mut world, ground) = (World::new(2001), Ground::memory(1));
-        let store = world.start(&ground).await;
-        world.work(&store, false, after(Duration::from_secs(4))).await;
-        store.crash().await;
-        let hot = Hot::open(&ground, &world.clock).unwrap();
-        let (partition, status) = loop {
-            let placed = world.append(hot.tier.as_ref()).await.unwrap();
-            world.ack(placed);
-            let pending = hot.tier.pending().into_iter().find(|(_, status)| status.intent.is_none());
-            if let Some(pending) = pending {
-                break pending;
-            }
-        };
-        let format = FormatId::new("jsonl.zst/2").unwrap();
-        assert_ne!(format, FORMAT, "it is an older one");
-        let unflushed = status.watermarks.unflushed();
-        let id = SegmentId { partition: partition.clone(), start: unflushed.start, epoch: 1 };
-        let builder = formats::find(format).unwrap().builder(id);
-        let scanned = hot.tier.scan(builder, unflushed.end, u64::MAX).await.unwrap();
-        let segment = scanned.segment.finish().unwrap();
-        let range = segment.meta.range;
-        let intent = FlushIntent { range, epoch: 1, format, bytes: scanned.stored_bytes };
-        hot.tier.intend(vec![(partition.clone(), intent)], scanned.erasures).await.unwrap();
-        let key = names::key(&partition, &segment.meta).unwrap();
-        objects(&world.bucket).put_segment(&key, segment.body).await.unwrap();
-        hot.crash().await;
-        let store = world.start(&ground).await;
-        world.end(store, &ground, 0).await;
-    });
 }

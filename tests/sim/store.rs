@@ -1,16 +1,7 @@
 //! A whole store in this process, opened as the server opens it, over a volume and a bucket of the test's
 //! own.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Display,
-    ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::SeqCst},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Display, ops::Deref, sync::Arc, time::Duration};
 
 use cold_s3::{
     ColdOptions, S3Cold,
@@ -19,44 +10,28 @@ use cold_s3::{
 };
 use contracts::{
     bucket::BucketState,
-    clock::{Clock, TimestampMs},
-    engine::Engine,
+    clock::Clock,
     error::StorageError,
     event::{Event, IdempotencyKey},
-    fence::Fence,
-    heartbeat::Heartbeat,
     name::{GroupName, TableName},
     payload::Payload,
     segment::FormatId,
     settings::Seconds,
 };
-use futures_util::future::BoxFuture;
-use hot_rocksdb::{
-    HotParts, RocksHot,
-    disk::Disk,
-    options::OpenOptions,
-    request::WriterOptions,
-    rocksdb::Db,
-    settings::{DiskSettings, Durability, HotSettings},
-};
-use testing::{
-    bucket::MemoryBucket,
-    volume::{MemoryHot, MemoryHotOptions, MemoryVolume},
-};
+use hot_rocksdb::rocksdb::Db;
+use testing::{bucket::MemoryBucket, volume::MemoryHot};
 use tiering::{
     self, FlushHandle, Options, Parts,
     settings::{ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings},
 };
-use tokio::{
-    task::{self, AbortHandle},
-    time::{Instant, sleep},
-};
+use tokio::time::sleep;
+
+use crate::ground::{Ground, Opened, SimClock, WINDOW_MS, closed, objects};
 
 /// No fault of a bucket lasts so long.
 const ATTEMPTS: usize = 500;
 /// The format of segments where it does not matter.
 pub(crate) const FORMAT: FormatId = FormatId::new("jsonl.zst/3").unwrap();
-pub(crate) const WINDOW_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// An idempotency key.
 pub(crate) fn key_of(id: impl Display) -> IdempotencyKey {
@@ -82,153 +57,6 @@ pub(crate) fn event(clock: &SimClock) -> Event {
         key: None,
         idempotency_key: None,
         headers: BTreeMap::new(),
-    }
-}
-
-/// A clock that a test turns.
-#[derive(Debug)]
-pub(crate) struct SimClock {
-    started: Instant,
-    offset_ms: AtomicI64,
-}
-
-impl SimClock {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { started: Instant::now(), offset_ms: AtomicI64::new(1_700_000_000_000) })
-    }
-
-    pub(crate) fn turn(&self, by_ms: i64) {
-        self.offset_ms.fetch_add(by_ms, SeqCst);
-    }
-}
-
-impl Clock for SimClock {
-    fn now_ms(&self) -> TimestampMs {
-        self.offset_ms.load(SeqCst) + self.started.elapsed().as_millis() as i64
-    }
-}
-
-/// What a process has of a bucket in memory: a client of its own, whatever it asks for.
-pub(crate) fn objects(bucket: &Arc<MemoryBucket>) -> Objects {
-    Objects::new(bucket.client(), MemoryBucket::NAME.to_owned(), String::new())
-}
-
-/// Where a store's volume is.
-pub(crate) enum Ground {
-    Memory(MemoryVolume),
-    RocksDb(tempfile::TempDir),
-}
-
-impl Ground {
-    /// An empty volume in memory.
-    pub(crate) fn memory(id: u128) -> Self {
-        Self::Memory(MemoryVolume::new(id))
-    }
-
-    /// A copy of a volume in memory as it is now.
-    pub(crate) fn copy(&self) -> Self {
-        let Self::Memory(volume) = self else { panic!("a volume in memory is copied") };
-        Self::Memory(volume.copy())
-    }
-
-    /// An empty volume for RocksDB, in memory if the machine has such a place: no test here is about the
-    /// disk.
-    pub(crate) fn rocksdb() -> Self {
-        let place = std::path::Path::new("/dev/shm");
-        // RocksDB takes room for its files ahead.
-        let has_room = rustix::fs::statvfs(place).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > 1 << 30);
-        let directory = if has_room { tempfile::tempdir_in(place) } else { tempfile::tempdir() };
-        Self::RocksDb(directory.unwrap())
-    }
-}
-
-/// An open volume, whose writer does not run yet.
-struct Opened {
-    hot: Arc<dyn Engine>,
-    writer: Option<BoxFuture<'static, Result<(), StorageError>>>,
-    fence: Arc<Fence>,
-    twin: Option<Arc<MemoryHot>>,
-    db: Option<Arc<Db>>,
-}
-
-impl Opened {
-    /// Opens a volume; what takes how long follows from the seed, if there is one.
-    fn open(ground: &Ground, clock: &Arc<SimClock>, seed: Option<u64>) -> Result<Self, StorageError> {
-        let clock: Arc<dyn Clock> = clock.clone();
-        let fence = Arc::new(Fence::default());
-        match ground {
-            Ground::Memory(volume) => {
-                let options = MemoryHotOptions::roomy(WINDOW_MS);
-                let twin = MemoryHot::open(volume.clone(), clock, Arc::clone(&fence), options, seed);
-                Ok(Self { hot: twin.clone(), writer: None, fence, twin: Some(twin), db: None })
-            }
-            Ground::RocksDb(directory) => {
-                let options = WriterOptions::roomy(WINDOW_MS);
-                let opening = OpenOptions {
-                    path: directory.path().join("db"),
-                    durability: Durability::Fsync,
-                    keys: options.keys,
-                    max_open_files: -1,
-                    hot: HotSettings { cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, ..options.hot },
-                };
-                let (db, catalog) = Db::open(&opening, Arc::clone(&clock))?;
-                let disk = Arc::new(
-                    Disk::new(
-                        directory.path(),
-                        DiskSettings { disk_reserve_bytes: 0, disk_reserve_percent: 0 },
-                    )
-                    .unwrap(),
-                );
-                let heartbeat = Arc::new(Heartbeat::default());
-                let parts = HotParts {
-                    db: Arc::clone(&db),
-                    catalog,
-                    disk,
-                    clock,
-                    fence: Arc::clone(&fence),
-                    heartbeat,
-                };
-                let (hot, writer) = RocksHot::new(parts, options)?;
-                Ok(Self { hot, writer: Some(Box::pin(writer.run())), fence, twin: None, db: Some(db) })
-            }
-        }
-    }
-}
-
-/// Waits until a volume can be opened again: a write may still be on its way to the disk, on a thread of its
-/// own.
-async fn closed(db: Option<Arc<Db>>) {
-    while db.as_ref().is_some_and(|db| Arc::strong_count(db) > 1) {
-        sleep(Duration::from_millis(1)).await;
-    }
-}
-
-/// An open hot tier without a store around it. Dropping it is a crash.
-pub(crate) struct Hot {
-    pub tier: Arc<dyn Engine>,
-    db: Option<Arc<Db>>,
-    writer: Option<AbortHandle>,
-}
-
-impl Hot {
-    /// Opens the tier of a volume.
-    pub(crate) fn open(ground: &Ground, clock: &Arc<SimClock>) -> Result<Self, StorageError> {
-        let Opened { hot, writer, db, .. } = Opened::open(ground, clock, None)?;
-        let writer = writer.map(|writer| task::spawn(async move { drop(writer.await) }).abort_handle());
-        Ok(Self { tier: hot, db, writer })
-    }
-
-    /// Ends it as a crash does, and waits until its volume can be opened again.
-    pub(crate) async fn crash(mut self) {
-        let (db, writer) = (self.db.take(), self.writer.take());
-        if let Some(writer) = writer {
-            writer.abort();
-            while !writer.is_finished() {
-                sleep(Duration::from_millis(1)).await;
-            }
-        }
-        drop(self);
-        closed(db).await;
     }
 }
 

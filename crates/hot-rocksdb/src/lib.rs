@@ -32,7 +32,10 @@ mod upgrade;
 mod wal;
 mod writer;
 
-use std::sync::{Arc, OnceLock, atomic::AtomicU64};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+};
 
 use async_trait::async_trait;
 use tokio::{
@@ -45,9 +48,10 @@ use self::{
     disk::Disk,
     keys::TableId,
     notes::WriterNotes,
+    options::OpenOptions,
     request::{OpenVolume, Request, WriterOptions, WriterReply},
     rocksdb::Db,
-    settings::{KeySettings, NewTableSettings},
+    settings::{DiskSettings, HotSettings, KeySettings, NewTableSettings},
     writer::{Guards, Writer},
 };
 use contracts::{
@@ -86,6 +90,30 @@ pub struct HotParts {
     pub fence: Arc<Fence>,
     /// The writer's heartbeat.
     pub heartbeat: Arc<Heartbeat>,
+}
+
+impl HotParts {
+    /// Opens the volume in a directory, or creates it, for tests of other things: with little memory, on a
+    /// disk that counts as never full, as [`WriterOptions::roomy`] has it with the same `window_ms`.
+    ///
+    /// # Errors
+    /// Those of [`Db::open`]; `Unavailable` if nobody can tell how full the disk is.
+    pub fn roomy(directory: &Path, window_ms: i64, clock: Arc<dyn Clock>) -> Result<Self, StorageError> {
+        let WriterOptions { durability, keys, hot, .. } = WriterOptions::roomy(window_ms);
+        let options = OpenOptions {
+            path: directory.join("db"),
+            durability,
+            keys,
+            hot: HotSettings { cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, ..hot },
+            max_open_files: -1,
+        };
+        let (db, catalog) = Db::open(&options, Arc::clone(&clock))?;
+        let reserve = DiskSettings { disk_reserve_bytes: 0, disk_reserve_percent: 0 };
+        let disk =
+            Disk::new(directory, reserve).map_err(|error| StorageError::unavailable(Tier::Hot, error))?;
+        let (fence, heartbeat) = (Arc::default(), Arc::default());
+        Ok(Self { db, catalog, disk: Arc::new(disk), clock, fence, heartbeat })
+    }
 }
 
 /// The hot tier.

@@ -8,9 +8,7 @@ use futures_util::future::join_all;
 use super::*;
 use crate::{
     keys::{PartitionKey, cf},
-    options::OpenOptions,
     scrub::KeySpan,
-    settings::{DiskSettings, Durability, HotSettings},
 };
 use contracts::{
     append::{Append, Appended, Appender},
@@ -26,6 +24,9 @@ use contracts::{
     sequence::{OffsetRange, Watermarks},
 };
 
+/// How long keys are remembered.
+const WINDOW_MS: i64 = 1000;
+
 /// The tier on a volume, and its writer.
 struct TestHot {
     hot: Arc<RocksHot>,
@@ -34,26 +35,10 @@ struct TestHot {
 
 impl TestHot {
     fn new(directory: &tempfile::TempDir) -> Self {
-        let options = OpenOptions {
-            path: directory.path().join("db"),
-            durability: Durability::Fsync,
-            keys: WriterOptions::roomy(1000).keys,
-            max_open_files: -1,
-            hot: HotSettings { cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, ..HotSettings::default() },
-        };
-        let clock = SystemClock::shared();
-        let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
-        let disk = Arc::new(
-            Disk::new(directory.path(), DiskSettings { disk_reserve_bytes: 0, disk_reserve_percent: 0 })
-                .unwrap(),
-        );
-        let mut options = WriterOptions::roomy(1000);
+        let parts = HotParts::roomy(directory.path(), WINDOW_MS, SystemClock::shared()).unwrap();
+        let mut options = WriterOptions::roomy(WINDOW_MS);
         options.limits.tables = 2;
-        let (hot, writer) = RocksHot::new(
-            HotParts { db, catalog, disk, clock, fence: Arc::default(), heartbeat: Arc::default() },
-            options,
-        )
-        .unwrap();
+        let (hot, writer) = RocksHot::new(parts, options).unwrap();
         Self { hot, writer: task::spawn(writer.run()) }
     }
 

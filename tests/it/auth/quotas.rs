@@ -1,16 +1,15 @@
 //! Quotas: who is over one is refused before anything is written and told when to come again; others do not
 //! notice.
 
+mod bodies;
+mod streams;
+
 use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 
-use super::secured::{Secured, ask, binding, comes, ends, expect, token};
-use testing::{
-    raw,
-    server::{answer, eventually},
-};
+use super::secured::{Secured, ask, binding, expect};
+use testing::server::{answer, eventually};
 
 /// `limited` may do everything to every table within a quota, and `free` without one.
 fn with_quota(quota: &Value) -> String {
@@ -107,108 +106,6 @@ async fn a_write_over_the_rate_says_that_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn streams_are_counted_while_they_are_open() {
-    let s = start(&json!({"streams": 2}), &[]).await;
-    assert_eq!(append(&s, "free", "orders").send().await.unwrap().status(), StatusCode::CREATED);
-    let another = || {
-        let request = s.request("limited", Method::GET, "/tables/orders");
-        request.header("accept", "text/event-stream").send()
-    };
-    let (mut first, second) = (s.tail("limited", "orders").await, s.tail("limited", "orders").await);
-    over(another().await.unwrap(), "streams").await;
-    // Others have their own, and a page is no stream.
-    let others =
-        [s.tail("free", "orders").await, s.tail("free", "orders").await, s.tail("free", "orders").await];
-    assert_eq!(s.get("limited", "/tables/orders").await.0, StatusCode::OK);
-    drop(second);
-    let mut third = None;
-    eventually("a stream that its client has left makes room", async || {
-        let response = another().await.unwrap();
-        let is_open = response.status() == StatusCode::OK;
-        third = is_open.then_some(response);
-        is_open
-    })
-    .await;
-    over(another().await.unwrap(), "streams").await;
-    // Those that are open were not touched by it.
-    let written = s.post("free", "/tables/orders", &json!({"payload": "the last one"})).await;
-    assert_eq!(written.0, StatusCode::CREATED, "{}", written.1);
-    comes(&mut first, "the last one").await;
-    comes(&mut third.unwrap(), "the last one").await;
-    drop(others);
-}
-
-#[tokio::test]
-async fn a_read_of_the_whole_rest_is_a_stream_too() {
-    let s = start(&json!({"streams": 1}), &[]).await;
-    assert_eq!(append(&s, "free", "orders").send().await.unwrap().status(), StatusCode::CREATED);
-    let rest = |who: &str| {
-        s.request(who, Method::GET, "/tables/orders").header("accept", "application/x-ndjson").send()
-    };
-    assert_eq!(rest("limited").await.unwrap().text().await.unwrap().lines().count(), 1);
-    let open = || {
-        let tail = s.request("limited", Method::GET, "/tables/orders").header("accept", "text/event-stream");
-        tail.send()
-    };
-    let mut tail = None;
-    eventually("its place is given back", async || {
-        let response = open().await.unwrap();
-        let is_open = response.status() == StatusCode::OK;
-        tail = is_open.then_some(response);
-        is_open
-    })
-    .await;
-    over(rest("limited").await.unwrap(), "streams").await;
-    assert_eq!(rest("free").await.unwrap().status(), StatusCode::OK);
-    drop(tail);
-    eventually("its place is given back", || async {
-        rest("limited").await.unwrap().status() == StatusCode::OK
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_long_poll_is_a_stream_too_while_it_waits() {
-    let s = start(&json!({"streams": 1}), &[("limits.wait_secs", "3600")]).await;
-    assert_eq!(append(&s, "free", "orders").send().await.unwrap().status(), StatusCode::CREATED);
-    let tail = s.tail("limited", "orders").await;
-    let poll = |wait: &str| s.request("limited", Method::GET, &format!("/tables/orders?wait={wait}")).send();
-    over(poll("1h").await.unwrap(), "streams").await;
-    assert_eq!(s.get("limited", "/tables/orders").await.0, StatusCode::OK, "it waits for nothing");
-    drop(tail);
-    eventually("its place is given back", async || poll("1h").await.unwrap().status() == StatusCode::OK)
-        .await;
-    // What has waited holds nothing any more.
-    let tail = s.tail("limited", "orders").await;
-    over(poll("1h").await.unwrap(), "streams").await;
-    drop(tail);
-}
-
-#[tokio::test]
-async fn at_one_address_each_principal_has_its_own_share_of_what_all_have() {
-    let settings = [("limits.tails", "4"), ("limits.peer_percent", "50")];
-    let s = start(&json!({"streams": 100}), &settings).await;
-    assert_eq!(append(&s, "free", "orders").send().await.unwrap().status(), StatusCode::CREATED);
-    let mut greedy = Vec::new();
-    for _ in 0..4 {
-        greedy.push(s.tail("limited", "orders").await);
-    }
-    // Whoever has no more than its share gets a place of whoever has more, wherever both are.
-    let mut others = [s.tail("free", "orders").await, s.tail("free", "orders").await];
-    let mut left = greedy.split_off(2);
-    for first in greedy {
-        ends(first).await;
-    }
-    assert_eq!(
-        s.post("free", "/tables/orders", &json!({"payload": "the next"})).await.0,
-        StatusCode::CREATED
-    );
-    for tail in others.iter_mut().chain(&mut left) {
-        comes(tail, "the next").await;
-    }
-}
-
-#[tokio::test]
 async fn answers_beyond_the_rate_keep_out_the_next_ones() {
     let settings = [("limits.record_bytes", "20000"), ("limits.body_bytes", "20000")];
     let s = start(&json!({"read_bytes_per_sec": 1000}), &settings).await;
@@ -223,105 +120,6 @@ async fn answers_beyond_the_rate_keep_out_the_next_ones() {
     assert_eq!(ask(read("free")).await.0, StatusCode::OK);
     let (status, body) = ask(append(&s, "limited", "orders")).await;
     assert_eq!(status, StatusCode::CREATED, "a write is no read: {body}");
-}
-
-#[tokio::test]
-async fn bodies_beyond_the_rate_are_slowed_down_and_keep_out_the_next_ones() {
-    let settings = [("limits.record_bytes", "20000"), ("limits.body_bytes", "20000")];
-    let s = start(&json!({"write_bytes_per_sec": 1000}), &settings).await;
-    // The second one is over the rate, whichever that is.
-    let writes = [12_000, 19_000].map(|bytes| {
-        let write = s.request("limited", Method::POST, "/tables/orders");
-        tokio::spawn(write.json(&json!({"payload": "x".repeat(bytes)})).send())
-    });
-    eventually("another is refused", || async {
-        let response = append(&s, "limited", "orders").send().await.unwrap();
-        if response.status() == StatusCode::CREATED {
-            return false; // they have not come yet
-        }
-        assert_eq!(over(response, "write_bytes").await["outcome"], "not_written");
-        true
-    })
-    .await;
-    assert_eq!(ask(append(&s, "free", "orders")).await.0, StatusCode::CREATED);
-    // What had begun is not refused, however long it takes.
-    for write in writes {
-        assert_eq!(write.await.unwrap().unwrap().status(), StatusCode::CREATED);
-    }
-}
-
-#[tokio::test]
-async fn a_body_counts_as_it_is_declared_or_arrives_and_a_stream_for_what_it_holds() {
-    let s = start(&json!({"inflight_bytes": 100_000}), &[]).await;
-    let send = |content_type: &str, body: String| {
-        let request = s.request("limited", Method::POST, "/tables/orders");
-        request.header("content-type", content_type).body(body).send()
-    };
-    let large = format!("{{\"payload\":\"{}\"}}", "x".repeat(200_000));
-    over(send("application/json", large.clone()).await.unwrap(), "inflight").await;
-    let headers = format!("authorization: Bearer {}\r\ntransfer-encoding: chunked\r\n", token("limited"));
-    let head = raw::post_head("/tables/orders", "application/json", &headers);
-    let mut socket = raw::send(s.z.address(), head).await;
-    let chunks = [raw::chunk(large.as_bytes()), raw::chunk(b"")].concat();
-    // It may be refused before all of it is sent.
-    let _ = socket.write_all(&chunks).await;
-    let came = raw::read_until(&mut socket, "}").await;
-    assert_eq!((raw::status(&came), &raw::json(&came)["quota"]), (429, &json!("inflight")), "{came}");
-    assert!(s.payloads("free", "orders").await.is_empty());
-    // A stream may be larger than memory.
-    let lines = "{\"payload\":1}\n".repeat(50_000);
-    let written = answer(send("application/x-ndjson", lines).await.unwrap()).await;
-    assert_eq!((written.0, &written.1["count"]), (StatusCode::CREATED, &json!(50_000)), "{}", written.1);
-}
-
-/// The bytes of a body of which two are over the quota of the next test.
-const BODY_BYTES: usize = 900_000;
-
-#[tokio::test]
-async fn memory_for_bodies_is_given_back_when_the_client_is_gone() {
-    // A client may be as slow as it likes here.
-    let settings = [
-        ("limits.body_bytes", "1048576"),
-        ("limits.body_idle_secs", "3600"),
-        ("limits.body_secs", "3600"),
-        ("limits.body_min_bytes_per_sec", "0"),
-    ];
-    let s = start(&json!({"inflight_bytes": 1_200_000}), &settings).await;
-    let body = format!("{{\"payload\":\"{}\"}}", "x".repeat(BODY_BYTES));
-    let headers = format!("authorization: Bearer {}\r\ncontent-length: {}\r\n", token("limited"), body.len());
-    let head = raw::post_head("/tables/orders", "application/json", &headers);
-    // All but its end.
-    let all_but_its_end = head + &body[..body.len() - 10];
-    let hold = || raw::send(s.z.address(), &all_but_its_end);
-    let mut held = hold().await;
-    let send = |who: &str| {
-        let request = s.request(who, Method::POST, "/tables/orders");
-        request.header("content-type", "application/json").body(body.clone()).send()
-    };
-    let mut outcome = Value::Null;
-    eventually("the quota is reached", async || {
-        let response = send("limited").await.unwrap();
-        if response.status() == StatusCode::CREATED {
-            // It came before what is to be held, which may have been refused meanwhile.
-            held = hold().await;
-            return false;
-        }
-        outcome = over(response, "inflight").await["outcome"].clone();
-        true
-    })
-    .await;
-    assert_eq!(outcome, "not_written");
-    assert_eq!(send("free").await.unwrap().status(), StatusCode::CREATED, "others have their own");
-    assert_eq!(
-        append(&s, "limited", "orders").send().await.unwrap().status(),
-        StatusCode::CREATED,
-        "a small one"
-    );
-    drop(held);
-    eventually("what was held is given back", || async {
-        send("limited").await.unwrap().status() == StatusCode::CREATED
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -5,9 +5,9 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use contracts::{
     append::{Append, Appender},
     clock::Clock,
-    consumers::{Commit, ConsumerStorage},
+    consumers::ConsumerStorage,
     error::{Overload, StorageError},
-    name::{Partition, PartitionNumber},
+    name::PartitionNumber,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use testing::history::Id;
@@ -15,11 +15,10 @@ use tokio::{task::JoinSet, time::sleep};
 
 use super::{World, pod::Served};
 use crate::{
-    simulation::{ErasedEvents, event, page, until},
+    numbered::{ErasedEvents, PARTITIONS, commit_acked, committed_of, event, page, until},
     store::{group, table},
 };
 
-const PARTITIONS: u64 = 3;
 const WRITERS: usize = 4;
 
 /// What writes, reads and commits.
@@ -130,23 +129,12 @@ impl World {
 
     async fn commit(self: Rc<Self>, partition: u64, mut rng: StdRng) {
         let mut next = 0;
-        let place = Partition::new(table(), partition as PartitionNumber);
         while let Some(served) = self.server(&mut rng).await {
-            let end = self.history.borrow().acked_end(partition);
-            if end > next {
-                next = end;
-                self.history.borrow_mut().commits(partition, next);
-                let offsets = vec![(place.clone(), next)];
-                let commit = Commit { group: group(), offsets, force: false, made_by: None };
-                if let Some(Ok(())) = until(&served.gone, served.twin.commit(commit)).await {
-                    self.history.borrow_mut().committed(partition, next);
-                }
-            }
+            next = commit_acked(&self.history, &*served.twin, &served.gone, partition, next).await;
             let name = group();
             let looking = async { tokio::join!(served.copy.confirm(), served.twin.offsets(&name)) };
             if let Some((Ok(()), Ok(offsets))) = until(&served.gone, looking).await {
-                let found = offsets.iter().find(|(one, _)| *one == place).map_or(0, |(_, offset)| *offset);
-                self.history.borrow_mut().found_committed(partition, found);
+                self.history.borrow_mut().found_committed(partition, committed_of(partition, &offsets));
             }
             sleep(Duration::from_millis(80)).await;
         }

@@ -3,14 +3,14 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::RngExt;
 use tokio::{
     task::LocalSet,
     time::{Instant, sleep},
 };
 
-use super::{PODS, SOON, World, check_end, clients::clients, pod::Pod};
-use crate::{run, simulation::Trace};
+use super::{PODS, SOON, World, begin, check_end, clients::clients, pod::Pod};
+use crate::run;
 
 /// How long the pods are at work before the log is lost.
 const AT_WORK: std::ops::Range<u64> = 5..25;
@@ -20,15 +20,8 @@ const NOBODY_BEGINS: Duration = Duration::from_secs(30);
 const SETTLES: Duration = Duration::from_secs(2);
 
 fn lose_the_log(seed: u64) {
-    fastrand::seed(seed); // how long the SDK waits before it tries again
     run(LocalSet::new().run_until(async move {
-        let world = World::new(seed);
-        let _trace = Trace(world.bucket.clone());
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
-        for pod in &mut pods {
-            pod.start(&world, rng.random());
-        }
+        let (world, _trace, mut rng, mut pods) = begin(seed);
         let clients = clients(&world, seed);
         for generation in 1..=2 {
             sleep(Duration::from_secs(rng.random_range(AT_WORK))).await;
@@ -64,15 +57,8 @@ async fn with_most(world: &World, pods: &[Pod]) -> usize {
 /// The log is begun anew with a copy that lacks what others have and S3 has not, and is written to until S3
 /// has other events where theirs are.
 fn leave_behind(seed: u64) {
-    fastrand::seed(seed);
     run(LocalSet::new().run_until(async move {
-        let world = World::new(seed);
-        let _trace = Trace(world.bucket.clone());
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
-        for pod in &mut pods {
-            pod.start(&world, rng.random());
-        }
+        let (world, _trace, mut rng, mut pods) = begin(seed);
         let first = clients(&world, seed);
         sleep(Duration::from_secs(rng.random_range(AT_WORK))).await;
         world.bucket.is_down.store(true, SeqCst);
@@ -104,15 +90,8 @@ fn leave_behind(seed: u64) {
 /// The log is lost, and the volumes of all copies but one: those of empty volumes must not begin it anew, and
 /// then it is, with the one that has something.
 fn leave_it_lost(seed: u64) {
-    fastrand::seed(seed);
     run(LocalSet::new().run_until(async move {
-        let world = World::new(seed);
-        let _trace = Trace(world.bucket.clone());
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
-        for pod in &mut pods {
-            pod.start(&world, rng.random());
-        }
+        let (world, _trace, mut rng, mut pods) = begin(seed);
         let clients = clients(&world, seed);
         world.owner().await;
         sleep(Duration::from_secs(rng.random_range(AT_WORK))).await;
@@ -143,14 +122,8 @@ fn leave_it_lost(seed: u64) {
 /// A copy comes to a log of the same name that was written to without it, and reaches further than it has
 /// applied.
 fn meet_another_log(seed: u64) {
-    fastrand::seed(seed);
     run(LocalSet::new().run_until(async move {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let lost = World::new(seed);
-        let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
-        for pod in &mut pods {
-            pod.start(&lost, rng.random());
-        }
+        let (lost, _lost_trace, _, mut pods) = begin(seed);
         let first = clients(&lost, seed);
         lost.owner().await;
         sleep(SETTLES).await;
@@ -160,12 +133,7 @@ fn meet_another_log(seed: u64) {
         }
         let most = with_most(&lost, &pods).await;
         let (_, applied) = pods[most].applied_at_rest(&lost).await.unwrap();
-        let world = World::new(seed + 1);
-        let _trace = Trace(world.bucket.clone());
-        let mut others: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
-        for pod in &mut others {
-            pod.start(&world, rng.random());
-        }
+        let (world, _trace, _, mut others) = begin(seed + 1);
         world.owner().await;
         // Nothing is trimmed from here on.
         world.bucket.is_down.store(true, SeqCst);

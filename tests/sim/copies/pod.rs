@@ -21,7 +21,10 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 use super::{PODS, World};
-use crate::store::{TUNING, Tuning, WINDOW_MS, objects};
+use crate::{
+    ground::{WINDOW_MS, objects},
+    store::{TUNING, Tuning},
+};
 
 /// Little enough for pods that are away to miss what the log has forgotten.
 const LOG_KEEP_BYTES: u64 = 2 << 10;
