@@ -49,7 +49,7 @@ impl CopyTerms {
         let shard = self.store.copy.shard;
         let copy = self.store.copy.copy();
         let mut status = copy.status();
-let (mut failed_in, mut failures) = (0, 0);
+        let (mut failed_in, mut failures) = (0, 0);
         loop {
             if status.borrow().owned_term.is_none() {
                 self.bucket.unneeded();

@@ -5,7 +5,10 @@
 //! those the events, segments and ends that it knows are passed over, but for the keys of the events; all
 //! else is made as the entry says, and is right again once the last of them is applied.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use prost::Message;
 use uuid::Uuid;
@@ -249,15 +252,23 @@ impl Batch<'_> {
     fn apply_emptied(&mut self, emptied: &stored::EmptiedTable) -> Result<(), StorageError> {
         let name = read_table(&emptied.table)?;
         let table = self.named_table(&name)?;
-        let mut ends = self.ends(&name, table);
+        let (mut known, mut ends) = (self.ends(&name, table), BTreeMap::new());
         for stored::PartitionEnd { partition, next: end } in &emptied.ends {
             let key = PartitionKey { table, partition: *partition };
-            let next = self.peek(key).watermarks.next;
+            let found = known.remove(&key);
+            let next = found.unwrap_or_default();
+            // What a later entry has brought stays.
             if *end != next && !(self.may_be_known && *end < next) {
                 return Err(misfit(format!("{name}/{partition}: it ends at {end}, not at {next}")));
             }
-            // What a later entry has brought stays.
-            ends.entry(key).and_modify(|known| *known = *end);
+            if found.is_some() {
+                ends.insert(key, *end);
+            }
+        }
+        // So does a partition that a later entry has begun.
+        let unnamed = known.into_iter().find(|(_, next)| *next > 0);
+        if let Some((PartitionKey { partition, .. }, next)) = unnamed.filter(|_| !self.may_be_known) {
+            return Err(misfit(format!("{name}/{partition}: it ends at {next}, and is not named")));
         }
         self.empty_table(&name, table, ends)
     }
