@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{PODS, SOON, World, clients::clients, pod::Pod};
-use crate::{run, simulation::Trace};
+use crate::{Trace, run};
 
 /// How long a copy is cut off from the log, which forgets meanwhile what it needs.
 const CUT: Duration = Duration::from_secs(30);

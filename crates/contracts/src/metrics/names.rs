@@ -123,7 +123,7 @@ const LABELLED_COUNTERS: [(&str, &str); 10] = [
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 39] = [
+const GAUGES: [(&str, &str); 40] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),

@@ -154,6 +154,25 @@ async fn who_was_recovered_passes_over_what_s3_had_and_keeps_its_keys() {
 }
 
 #[tokio::test]
+async fn a_table_that_is_deleted_again_keeps_what_was_flushed_since() {
+    let log = Arc::new(Entered::default());
+    let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+    // The table has no partition yet: its deletion names none.
+    owner.hot.configure_table(name("t"), TableChange::default()).await.unwrap();
+    owner.hot.delete_table(name("t")).await.unwrap();
+    owner.append("t", &["a", "b"]).await.unwrap();
+    owner.hot.intend(vec![segment(0, 2)], u64::MAX).await.unwrap();
+    owner.hot.mark_flushed(vec![segment(0, 2)]).await.unwrap();
+
+    let late = TestCopy::new(WriterRole::Follows);
+    late.recover(owner.in_s3().await, (0, log.entries.lock().len()), &log).await;
+    assert_eq!(owner.hot.evict(HotKeep::NOTHING).await.unwrap(), 2);
+    assert_eq!(late.recoverable().await, owner.recoverable().await);
+    owner.close().await;
+    late.close().await;
+}
+
+#[tokio::test]
 async fn a_segment_that_no_entry_has_marked_is_marked_by_the_next_one() {
     let log = Arc::new(Entered::default());
     let owner = TestCopy::new(WriterRole::Owns(log.clone()));
