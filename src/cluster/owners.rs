@@ -101,9 +101,11 @@ impl Owners {
         self.copies.values()
     }
 
-    /// How far this pod has applied the logs of its shards, by their numbers.
+    /// How far this pod has applied the logs of its shards, by their numbers; those that it follows no more
+    /// are not among them.
     pub(crate) fn applied(&self) -> impl Iterator<Item = (u32, LogSeq)> {
-        self.copies().map(|copy| (copy.shard, copy.status().mark.seq()))
+        let following = self.copies().filter(|copy| copy.stopped().is_none());
+        following.map(|copy| (copy.shard, copy.status().mark.seq()))
     }
 
     /// This pod's copy of a shard, if it has one.

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use contracts::shared_log::{EntryKind, LogEntry, LogError, LogSeq, LogSize, SharedLog};
 use hot_rocksdb::disk::Disk;
+use tiering::ONE_ENTRY;
 
 /// How long whoever asks in vain is kept waiting: each time is a line of the pod's log.
 const SHORT_WAIT: Duration = Duration::from_secs(5);
@@ -34,9 +35,10 @@ impl SharedLog for BrakedLog {
     }
 
     /// While the disk is short nothing is read, as if the log did not answer: the copy falls behind, and says
-    /// so, drops what it need not keep, does not take over, and asks again.
+    /// so, drops what it need not keep, does not take over, and asks again. One entry may be looked at, which a
+    /// copy does that starts.
     async fn read(&self, from: LogSeq, max_bytes: usize, wait: Duration) -> Result<Vec<LogEntry>, LogError> {
-        if self.disk.is_short() {
+        if self.disk.is_short() && max_bytes > ONE_ENTRY {
             sleep(SHORT_WAIT).await;
             let why = "the disk has no room for what the log says: nothing of it is read until there is";
             return Err(LogError::Unavailable(why.to_owned()));
@@ -77,6 +79,7 @@ mod tests {
         let seq = full.append(LogSeq(0), EntryKind::Data, Bytes::from_static(b"x")).await.unwrap();
         let read = full.read(seq, 1000, Duration::ZERO).await;
         assert!(matches!(read, Err(LogError::Unavailable(why)) if why.contains("no room")));
+        assert_eq!(full.read(seq, ONE_ENTRY, Duration::ZERO).await.unwrap().len(), 1, "it is looked at");
         assert_eq!(full.size().await.unwrap().last, seq, "how far behind it is can be seen");
         assert_eq!(roomy.read(seq, 1000, Duration::ZERO).await.unwrap().len(), 1);
     }

@@ -119,12 +119,13 @@ impl LostLog<'_> {
         let nats = &self.settings.nats;
         let there = NatsLog::generations(nats, self.name).await.map_err(of_log)?;
         self.must_be_lost(&mark, &there).await?;
-        // Whether it was there or not, it is by now: servers that have lost it were asked to make it.
-        let lost = there.into_iter().chain([mark.generation]);
-        let mark = self.begin_anew().await?;
-        for generation in lost.filter(|generation| *generation < mark.generation) {
+        // It has nothing that the volume lacks, and was made now if it was not there. What has proved its end
+        // must not stand in it when this is run again, nor when a pod starts.
+        let lost = there.into_iter().filter(|generation| *generation < mark.generation);
+        for generation in lost.chain([mark.generation]) {
             NatsLog::delete(nats, StreamName { generation, ..self.name }).await.map_err(of_log)?;
         }
+        let mark = self.begin_anew().await?;
         drop(self.open(mark.generation).await?);
         // Killed just before the log was made, it has begun one behind one that has no entry.
         let end = mark.ended.iter().rfind(|end| end.seq > 0);
@@ -214,5 +215,5 @@ fn of_log(error: impl std::fmt::Display) -> ServerError {
 }
 
 fn refused(why: String) -> ServerError {
-    ServerError::Storage(StorageError::Refused(format!("{why}. Nothing was changed")))
+    ServerError::Storage(StorageError::Refused(format!("{why}. Neither the volume nor S3 was changed")))
 }

@@ -20,7 +20,7 @@ use contracts::{
 ///
 /// # Errors
 /// Why this volume can apply no more: `Corrupt` if the entry is damaged, or one before it is missing;
-/// `Refused` if a newer program made it.
+/// `Refused` if it is of another log, or a newer program made it.
 pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<Option<AppliedEntry>, StorageError> {
     if found.seq <= mark.seq() {
         return Err(corrupt(format!("entry {} comes after entry {}", found.seq, mark.applied)));
@@ -32,7 +32,7 @@ pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<Option<AppliedEn
     }
     let continues = prev == mark.applied;
     if continues && prev_crc != mark.crc {
-        return Err(corrupt(another_log(mark.seq())));
+        return Err(StorageError::Refused(another_log(mark.seq())));
     }
     let mut next = LogMark { applied: found.seq.0, crc, ..mark.clone() };
     let is_in_force = continues && (term, nonce) == (mark.term, mark.nonce) && mark.owner.is_some();

@@ -34,7 +34,7 @@ pub use self::{
     close::LogAtRest,
     entry::owner_by,
     handle::{CopyNames, CopyStatus, ShardCopy},
-    standing::{LogStanding, another_log, log_standing, prove_end},
+    standing::{LogStanding, ONE_ENTRY, another_log, log_standing, prove_end},
 };
 use self::{
     close::closed,
@@ -313,8 +313,8 @@ impl CopyRunner {
             },
         };
         self.parts.hot.set_role(WriterRole::Follows);
-        self.show(false);
         self.note_step(false); // whoever owns it now is behind what is applied
+        self.show(false);
         ended?;
         self.mark = self.parts.hot.mark_of_copy().await?;
         self.show(false);

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     CopyParts,
-    entry::{Entry, EntryBody, EntryError, crc_of},
+    entry::{Entry, EntryBody, crc_of},
 };
 use contracts::{
     clock::TimestampMs,
@@ -21,6 +21,9 @@ use contracts::{
     replica::LogMark,
     shared_log::{EntryKind, LogEntry, LogError, LogSeq, LogSize, SharedLog},
 };
+
+/// What a read asks for that only looks at one entry: one whose bytes the volume has applied already.
+pub const ONE_ENTRY: usize = 1;
 
 /// More places than the largest entry takes up.
 const MOST_PLACES: u64 = 64;
@@ -79,11 +82,11 @@ fn short(mark: &LogMark, last: LogSeq, ownership: Option<&LogEntry>) -> LogStand
     if entry.term > mark.term || (entry.term == mark.term && entry.nonce != mark.nonce) {
         return LogStanding::Another { at: found.seq };
     }
-    LogStanding::Short { last, is_known: entry.term == mark.term }
+    LogStanding::Short { last, is_known: entry.term == mark.term && last <= mark.seq() }
 }
 
 /// Whether the entry at the mark's place is the mark's, in a log that reaches so far and begins with `first`.
-/// True if that entry was trimmed: what follows it says what it was.
+/// True if that entry was trimmed, or is damaged: what follows it says what it was.
 async fn has_entry_of(log: &dyn SharedLog, mark: &LogMark, first: LogSeq) -> Result<bool, LogError> {
     let at = mark.seq();
     if mark.applied == 0 || first > at {
@@ -91,7 +94,7 @@ async fn has_entry_of(log: &dyn SharedLog, mark: &LogMark, first: LogSeq) -> Res
     }
     // An entry has the number of its last part, and is read from its first.
     for from in (first.0.max(at.0.saturating_sub(MOST_PLACES))..=at.0).rev() {
-        let found = match log.read(LogSeq(from), 1, Duration::ZERO).await {
+        let found = match log.read(LogSeq(from), ONE_ENTRY, Duration::ZERO).await {
             Ok(entries) => entries.into_iter().next(),
             Err(LogError::Damaged { .. }) => continue,
             Err(LogError::Trimmed(_)) => return Ok(true),
@@ -99,19 +102,12 @@ async fn has_entry_of(log: &dyn SharedLog, mark: &LogMark, first: LogSeq) -> Res
         };
         return match found {
             Some(found) if found.seq > at => Ok(false), // the place is within it
-            Some(found) if found.seq == at => {
-                let damaged = |why: EntryError| LogError::Damaged { seq: at, what: why.to_string() };
-                Ok(crc_of(&found.bytes).map_err(damaged)? == mark.crc)
-            }
-            Some(_) => Err(LogError::Damaged { seq: at, what: "no entry ends there".to_owned() }),
+            Some(found) if found.seq == at => Ok(crc_of(&found.bytes).map_or(true, |crc| crc == mark.crc)),
+            Some(_) => Ok(true),
             None => Err(LogError::Unavailable(format!("a server has entry {at}, and another has not"))),
         };
     }
-    // It may have been cut when the log was trimmed.
-    if at.0 - first.0 < MOST_PLACES {
-        return Ok(true);
-    }
-    Err(LogError::Damaged { seq: at, what: "no entry ends there".to_owned() })
+    Ok(true)
 }
 
 /// Makes sure that a log ends with this entry, by a quorum of its servers: an entry goes behind it that
@@ -190,11 +186,12 @@ mod tests {
     }
 
     /// A log with these entries, which begins with the place `first`. Of what is before `whole_from` only the
-    /// last parts of an entry are left.
+    /// last parts of an entry are left, and the one at `lost` is not to be had.
     #[derive(Debug)]
     struct FixedLog {
         first: u64,
         whole_from: u64,
+        lost: u64,
         entries: Vec<LogEntry>,
     }
 
@@ -219,8 +216,8 @@ mod tests {
         async fn read(&self, from: LogSeq, _: usize, _: Duration) -> Result<Vec<LogEntry>, LogError> {
             let found = self.places().find(|(_, entry)| entry.seq >= from);
             let is_within = found.as_ref().is_some_and(|(first, _)| *first < from.0);
-            if is_within || from.0 < self.whole_from {
-                return Err(LogError::Damaged { seq: from, what: "it is within an entry".to_owned() });
+            if is_within || from.0 < self.whole_from || from.0 == self.lost {
+                return Err(LogError::Damaged { seq: from, what: "no entry begins here".to_owned() });
             }
             Ok(found.map(|(_, entry)| entry.clone()).into_iter().collect())
         }
@@ -243,6 +240,7 @@ mod tests {
         FixedLog {
             first,
             whole_from: first,
+            lost: 0,
             entries: places.iter().map(|place| tick(*place, 3, 9)).collect(),
         }
     }
@@ -280,6 +278,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_volume_does_not_need_the_entry_that_it_has_applied() {
+        let whole = LogStanding::Whole { last: LogSeq(3) };
+        let log = log(1, &[1, 2, 3]);
+        let known = applied(&log, 2);
+        let mut damaged = log.entries.clone();
+        damaged[1].bytes = Bytes::from_static(b"what nobody has entered");
+        let damaged = FixedLog { entries: damaged, ..log };
+        assert_eq!(log_standing(&damaged, &known).await.unwrap(), whole);
+        assert_eq!(log_standing(&FixedLog { lost: 2, ..damaged }, &known).await.unwrap(), whole);
+    }
+
+    #[tokio::test]
     async fn a_log_that_ends_before_what_the_manifests_know_is_short() {
         let known = LogMark { known_upto: 17, ..mark(0, 0, 0) };
         let empty = log_standing(&log(1, &[]), &known).await.unwrap();
@@ -302,6 +312,13 @@ mod tests {
         }
         let newer = LogEntry { seq: LogSeq(39), bytes: Bytes::from_static(b"what nobody reads") };
         assert_eq!(standing(Some(&newer)), is_known(false));
+    }
+
+    #[test]
+    fn a_log_that_goes_on_behind_what_is_applied_is_not_known() {
+        let last = LogSeq(15);
+        let standing = short(&mark(10, 3, 9), last, Some(&tick(9, 3, 9)));
+        assert_eq!(standing, LogStanding::Short { last, is_known: false }, "its owner may have entered more");
     }
 
     #[tokio::test]
