@@ -152,13 +152,14 @@ impl Owners {
         self.copies.get(&shard).map(|copy| copy.owner(self.asker.own))
     }
 
-    /// Has the logs asked anew for what a pod is said to own: it did not answer, or says that it does not.
-    pub(crate) fn forget(&self, pod: u32) {
+    /// Has the logs asked anew for what a pod is said to own, unless they were since it was `asked`: it did not
+    /// answer, or says that it does not own it.
+    pub(crate) fn forget(&self, pod: u32, asked: Instant) {
         for (shard, told) in (0..).zip(&self.told) {
             if self.owner_by_copy(shard) == Some(CopyOwner::Pod(pod)) {
                 told.doubt();
             }
-            told.forget(pod);
+            told.forget(pod, asked);
         }
     }
 
@@ -230,12 +231,12 @@ impl ToldOwner {
         owner.as_ref().ok().map(|owner| KnownOwner { asked: *asked, owner: *owner })
     }
 
-    /// Forgets what was said, if it was this pod.
-    fn forget(&self, pod: u32) {
-        let mut last = self.last.lock();
-        if matches!(&*last, Some(LastWord { owner: Ok(Some(owner)), .. }) if *owner == pod) {
-            *last = None;
-        }
+    /// Forgets what was said before this, if it was this pod.
+    fn forget(&self, pod: u32, before: Instant) {
+        let is_of_pod = |last: &mut LastWord| {
+            last.asked <= before && matches!(last.owner, Ok(Some(owner)) if owner == pod)
+        };
+        drop(self.last.lock().take_if(is_of_pod));
     }
 
     /// The copy of this pod is not believed for a while.
@@ -329,13 +330,16 @@ mod tests {
     async fn what_was_known_is_believed_while_the_log_is_away_and_a_pod_that_is_gone_is_forgotten() {
         let owners = owners(&Arc::new(SilentLogs { is_away: true, ..SilentLogs::default() }));
         assert!(owners.owner(1).await.is_err());
-        let known = LastWord { asked: Instant::now(), owner: Ok(Some(2)) };
+        let known_at = Instant::now();
+        let known = LastWord { asked: known_at, owner: Ok(Some(2)) };
         *owners.told[1].last.lock() = Some(known);
         advance(Duration::from_secs(5)).await;
         assert_eq!(owners.owner(1).await.unwrap(), Some(2));
-        owners.forget(1);
+        owners.forget(1, Instant::now());
         assert_eq!(owners.owner(1).await.unwrap(), Some(2));
-        owners.forget(2);
+        owners.forget(2, known_at - Duration::from_secs(1));
+        assert_eq!(owners.owner(1).await.unwrap(), Some(2), "the log has named it since the pod was asked");
+        owners.forget(2, Instant::now());
         assert!(owners.owner(1).await.is_err());
     }
 

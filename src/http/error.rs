@@ -107,6 +107,12 @@ impl Problem {
         self
     }
 
+    /// The same where not the process has ended but the shard's term: what is known of the write stays.
+    pub(super) fn demoted(mut self) -> Self {
+        (self.0.code, self.0.detail) = (Code::Demoted, StorageError::Demoted.to_string());
+        self
+    }
+
     /// What went wrong.
     pub fn code(&self) -> Code {
         self.0.code

@@ -22,6 +22,7 @@ use super::{
     query,
     relayed::{RelayedFor, RelayedFrom, relayed},
     scope_of,
+    store::nobody_owns,
     unanswered::{NoPodAnswer, disagree, failed, silent, unanswered},
 };
 use crate::{
@@ -160,7 +161,7 @@ impl Shards {
         if answer.as_ref().map_or_else(|error| error.is_unsent, is_moved)
             && let Some(owners) = self.cluster.owners.get()
         {
-            owners.forget(pod);
+            owners.forget(pod, began);
         }
         let answer = answer.map(|answer| {
             let (answer, records) = hop::received(answer);
@@ -245,7 +246,10 @@ impl Shards {
             return Err(refused);
         }
         let owner = self.owner_beside((pod, named), shard).await;
-        let Some(owner) = owner.filter(|owner| *owner != self.cluster.own) else { return Err(refused) };
+        let Some(owner) = owner else { return Err(refused) };
+        if owner == self.cluster.own {
+            return Err(nobody_owns()); // it has just come to this pod, which has no store of it open yet
+        }
         let answered = Box::pin(self.send_patiently(head, body, owner)).await?;
         if is_moved(&answered.answer) {
             answered.given_up.cancel();
@@ -290,6 +294,7 @@ impl ShardedRoute {
         let answered = match answered {
             Err(problem) if polls && problem.code() == Code::Closing => {
                 head.path = without_wait(&head.path);
+                let pod = self.shards.owner(shard).await.unwrap_or(pod);
                 Box::pin(self.shards.send_at_last(&head, pod)).await?
             }
             answered => answered?,

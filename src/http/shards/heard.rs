@@ -101,7 +101,6 @@ pub(super) fn taken(what: Gathered, own: u32, heard: Vec<HeardFrom>) -> Taken {
     let is_refused = heard.iter().any(|one| one.pod == Some(own) && one.is_refusal());
     let has_answer = heard.iter().any(|one| matches!(one.said, Said::Answer(..)));
     let may_miss = what == Gathered::Stats && has_answer && !is_refused;
-    let may_be_done = heard.iter().filter(|one| !matches!(one.said, Said::Nothing(_))).count() > 1;
     let mut parts = HeardParts::default();
     let (mut nothing, mut failed) = (None, Vec::new());
     for HeardFrom { pod, shards, said } in heard {
@@ -126,22 +125,12 @@ pub(super) fn taken(what: Gathered, own: u32, heard: Vec<HeardFrom>) -> Taken {
     }
     failed.sort_by_key(|response: &Response| !response.status().is_client_error());
     if let Some(failed) = failed.into_iter().next() {
-        let of_some = may_be_done && !what.is_read();
-        return Taken::Answer(if of_some { failed_of_some(failed) } else { failed });
+        return Taken::Answer(failed);
     }
     if parts.bodies.is_empty() {
         return Taken::Answer(nothing.unwrap_or_else(|| StatusCode::NO_CONTENT.into_response()));
     }
     Taken::Parts(parts)
-}
-
-/// A failure of what other shards have done, or may have: nobody can say that nothing was. (Another pod's
-/// answer says nothing of that, as this is no append.)
-fn failed_of_some(mut response: Response) -> Response {
-    match response.extensions_mut().remove::<Problem>() {
-        Some(problem) => problem.unknown_outcome().into_response(),
-        None => response,
-    }
 }
 
 /// What `/stats` shows as missing: whose, and why.
@@ -250,20 +239,6 @@ mod tests {
         let mut refused = heard();
         refused.push(failed(Some(OWN), &[], Problem::new(Code::BadQuery, "colour")));
         assert_eq!(code(taken(Gathered::Stats, OWN, refused)), Some(Code::BadQuery));
-    }
-
-    #[test]
-    fn what_some_shards_have_done_is_not_said_to_be_not_done() {
-        let says_not_written = |what, heard| {
-            let Taken::Answer(response) = taken(what, OWN, heard) else { panic!("a shard has failed") };
-            let problem = response.extensions().get::<Problem>().unwrap().clone();
-            format!("{problem:?}").contains("NotWritten")
-        };
-        let demoted = || failed(Some(OWN), &[3], StorageError::Demoted);
-        for what in [Gathered::GroupDeleted, Gathered::Flush] {
-            assert!(says_not_written(what, vec![demoted()]), "{what:?}: nobody has done anything");
-            assert!(!says_not_written(what, vec![answer(1, &[4], ""), demoted()]), "{what:?}");
-        }
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct ClientsBody {
     is_stream: bool,
     /// How it broke off, if it did.
     broken: Arc<OnceLock<String>>,
+    /// Held while some of it is taken for a pod.
+    taking: Arc<Mutex<()>>,
 }
 
 /// What a body holds of its caller's quota.
@@ -84,11 +86,13 @@ impl ClientsBody {
         let (first, most) = bytes_to_hold(declared, is_stream, limits.body_bytes as u64);
         let held = usage.as_ref().map(|usage| usage.begin_body(first)).transpose()?;
         let hold = held.map(|held| Arc::new(Mutex::new(BodyHold { held, received: 0, most, over: None })));
-        Ok(Some(Self { body, usage, hold, is_stream, broken: Arc::default() }))
+        Ok(Some(Self { body, usage, hold, is_stream, broken: Arc::default(), taking: Arc::default() }))
     }
 
-    /// Whether nothing of it was read.
+    /// Whether nothing of it was read, nor is being read now. Once a pod's part in it was given up, that stays
+    /// so.
     pub(super) fn is_untouched(&self) -> bool {
+        let _taking = self.taking.lock();
         self.received() == 0
     }
 
@@ -125,6 +129,7 @@ impl ClientsBody {
             usage: self.usage.clone(),
             hold: self.hold.clone(),
             broken: Arc::clone(&self.broken),
+            taking: Arc::clone(&self.taking),
             pause: Pause::default(),
             wanted: wanted.map(|wanted| Box::pin(wanted.cancelled_owned()) as StopFuture),
             given_up: Box::pin(given_up.cancelled_owned()),
@@ -175,6 +180,7 @@ pub(super) struct PassedBody {
     usage: Option<Arc<Usage>>,
     hold: Option<Arc<Mutex<BodyHold>>>,
     broken: Arc<OnceLock<String>>,
+    taking: Arc<Mutex<()>>,
     /// Until more is read.
     pause: Pause,
     /// Ready when the pod wants it; `None` from then on.
@@ -196,6 +202,8 @@ impl HttpBody for PassedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let taking = Arc::clone(&self.taking);
+        let _taking = taking.lock();
         if self.given_up.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(axum::Error::new(GivenUp))));
         }
@@ -264,8 +272,8 @@ mod tests {
             let mut request = Request::new(Body::from("abc"));
             request.headers_mut().insert(header::EXPECT, "100-continue".parse().unwrap());
             let body = shared_body::share(&mut request).unwrap();
-            let broken = Arc::default();
-            let body = ClientsBody { body, usage: None, hold: None, is_stream: false, broken };
+            let (broken, taking) = (Arc::default(), Arc::default());
+            let body = ClientsBody { body, usage: None, hold: None, is_stream: false, broken, taking };
             let (wanted, given_up) = (CancellationToken::new(), CancellationToken::new());
             let mut passed = body.for_pod(Some(wanted.clone()), given_up.clone());
             assert!(timeout(Duration::from_secs(60), passed.frame()).await.is_err(), "it was read at once");

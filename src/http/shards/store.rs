@@ -119,10 +119,10 @@ impl CopyHandler {
 
 /// An answer of a store whose term has ended meanwhile. It closes as it does when the process stops, and that
 /// is not what happens to the shard.
-fn of_ended_term(response: Response) -> Response {
-    let problem = response.extensions().get::<Problem>();
-    if problem.is_some_and(|problem| problem.code() == Code::Closing) {
-        return Problem::from(StorageError::Demoted).into_response();
+fn of_ended_term(mut response: Response) -> Response {
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let is_closing = problem.code() == Code::Closing;
+        response.extensions_mut().insert(if is_closing { problem.demoted() } else { problem });
     }
     response
 }
@@ -223,11 +223,15 @@ mod tests {
 
     #[test]
     fn a_store_that_ends_with_its_term_is_no_process_that_stops() {
-        let told = |error: StorageError| {
-            let response = of_ended_term(Problem::from(error).into_response());
-            response.extensions().get::<Problem>().map(Problem::code)
+        let told = |problem: Problem| {
+            let response = of_ended_term(problem.into_response());
+            response.extensions().get::<Problem>().unwrap().clone()
         };
-        assert_eq!(told(StorageError::Closed), Some(Code::Demoted));
-        assert_eq!(told(StorageError::NoOwner), Some(Code::NoOwner), "the others say what they are");
+        assert_eq!(told(StorageError::Closed.into()).code(), Code::Demoted);
+        assert_eq!(told(StorageError::NoOwner.into()).code(), Code::NoOwner, "the others say what they are");
+        let stream = told(Problem::from(StorageError::Closed).unknown_outcome().with("committed", 3));
+        let said = format!("{stream:?}");
+        assert_eq!(stream.code(), Code::Demoted);
+        assert!(said.contains("Unknown") && said.contains("committed"), "what is known of it stays: {said}");
     }
 }

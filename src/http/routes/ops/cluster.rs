@@ -86,7 +86,7 @@ pub(crate) struct ShardShown {
 pub(crate) struct CopyLagShown {
     /// The pod that has it.
     pub pod: String,
-    /// The last entry that it has applied; null if the pod did not say so within 2 seconds.
+    /// The last entry that it has applied; null if the pod did not say so in time, or its copy has stopped.
     #[schema(required = true)]
     pub applied: Option<u64>,
     /// Entries that it has not applied, as far as any of the pods knows; null as `applied`.
