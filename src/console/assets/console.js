@@ -9,8 +9,8 @@ const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 
 // Numbers, as the server writes them.
 const count = (number) => Math.round(number).toLocaleString("en-US");
-const shardNames = (numbers) => numbers.length && `shard${numbers.length > 1 ? "s" : ""} ${numbers.join(", ")}`;
-const nameOfMissing = ({ pod, shards = [] }) => [shardNames(shards), pod].filter(Boolean).join(" of ") || "a shard";
+const shardsOf = (shards) => shards.length && `shard${shards.length > 1 ? "s" : ""} ${shards.join(", ")}`;
+const missingName = ({ pod, shards = [] }) => [shardsOf(shards), pod].filter(Boolean).join(" of ") || "a shard";
 const counted = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 function bytes(number) {
   for (const unit of ["B", "KiB", "MiB", "GiB", "TiB"]) {
@@ -44,8 +44,7 @@ function addLocal(time) {
 function timeElement(ms) {
   const date = new Date(ms);
   if (Number.isNaN(date.getTime())) return element("time", "", `${ms} ms`);
-  const time = element("time", "", `${plain(date)} UTC`);
-  time.dateTime = date.toISOString();
+  const time = Object.assign(element("time", "", `${plain(date)} UTC`), { dateTime: date.toISOString() });
   addLocal(time);
   return time;
 }
@@ -53,8 +52,7 @@ function timeElement(ms) {
 // A text to the clipboard; where the browser gives none, it is selected, to be copied by hand.
 async function copy(button) {
   if (!button) return;
-  const label = (button.dataset.label ??= button.textContent);
-  let said = "Copied";
+  let [label, said] = [(button.dataset.label ??= button.textContent), "Copied"];
   try {
     await navigator.clipboard.writeText(button.dataset.copy);
   } catch {
@@ -177,7 +175,7 @@ function overview() {
     say("appended", count(stats.writes.total));
     say("p99", micros(stats.writes.p99_latency_us));
     const { unflushed_events: waiting, unflushed_bytes: size, lost_offsets: lost, tables, partitions, hot_bytes: hot } = stats.totals;
-    const [age, gone] = [length(stats.flush.oldest_unflushed_secs), (stats.missing ?? []).map(nameOfMissing).join(", ")];
+    const [age, gone] = [length(stats.flush.oldest_unflushed_secs), (stats.missing ?? []).map(missingName).join(", ")];
     say("unflushed", count(waiting));
     say("unflushed-bytes", bytes(size));
     say("age", age);

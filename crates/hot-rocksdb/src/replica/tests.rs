@@ -165,7 +165,8 @@ async fn a_table_that_is_deleted_again_keeps_what_was_flushed_since() {
     owner.hot.mark_flushed(vec![segment(0, 2)]).await.unwrap();
 
     let late = TestCopy::new(WriterRole::Follows);
-    late.recover(owner.in_s3().await, (0, log.entries.lock().len()), &log).await;
+    let upto = log.entries.lock().len();
+    late.recover(owner.in_s3().await, (0, upto), &log).await;
     assert_eq!(owner.hot.evict(HotKeep::NOTHING).await.unwrap(), 2);
     assert_eq!(late.recoverable().await, owner.recoverable().await);
     owner.close().await;
