@@ -19,7 +19,6 @@ use crate::{
         route::{HandlerEndpoint, HandlerMaker},
     },
 };
-use contracts::error::StorageError;
 
 /// When somebody may ask again who finds nobody that owns a shard.
 const OWNED_SOON: Duration = Duration::from_secs(1);
@@ -220,6 +219,7 @@ pub(super) fn nobody_owns() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use contracts::error::StorageError;
 
     #[test]
     fn a_store_that_ends_with_its_term_is_no_process_that_stops() {
