@@ -28,8 +28,6 @@ async fn without_the_logs_there_is_no_list_and_the_counts_say_what_is_missing() 
         let shards: BTreeSet<u64> = shards.map(|shard| shard.as_u64().unwrap()).collect();
         assert_eq!(shards.len(), SHARDS as usize, "{stats}");
     }
-    for number in 0..2 {
-        cluster.servers.restart(number).await;
-    }
+    cluster.servers.restart_killed().await;
     cluster.check().await;
 }

@@ -354,7 +354,7 @@ async fn servers_of_the_logs_are_killed_and_no_shard_is_lost() {
     for number in 0..3 {
         cluster.servers.kill(number).await;
         cluster.goes_on().await;
-        cluster.servers.restart(number).await;
+        cluster.servers.restart_killed().await;
         cluster.goes_on().await;
     }
     cluster.check().await;

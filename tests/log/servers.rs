@@ -62,10 +62,14 @@ impl NatsTrio {
         self.processes[number].take().expect("it runs").kill().await.unwrap();
     }
 
-    /// Starts one again that was killed, on its own data.
-    pub(crate) async fn restart(&mut self, number: usize) {
-        self.processes[number] = Some(self.begin(number));
-        assert!(self.are_ready().await, "it has ended at once");
+    /// Starts those again that were killed, on their own data.
+    pub(crate) async fn restart_killed(&mut self) {
+        for number in 0..COUNT {
+            if self.processes[number].is_none() {
+                self.processes[number] = Some(self.begin(number));
+            }
+        }
+        assert!(self.are_ready().await, "one has ended at once");
     }
 
     /// Takes away all that they had, after all were killed, and starts them again.
