@@ -6,7 +6,6 @@
 
 mod lists;
 mod load;
-mod servers;
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -14,11 +13,12 @@ use serde_json::{Value, json};
 use testing::{
     TestServer,
     cluster::join_them,
+    nats::NatsTrio,
     server::{answer, eventually},
 };
 use tokio::time::sleep;
 
-use self::{load::Load, servers::NatsTrio};
+use self::load::Load;
 
 /// Shards of the cluster.
 const SHARDS: u32 = 6;

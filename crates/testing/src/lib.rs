@@ -1,6 +1,7 @@
 //! What Zombi is tested with: the real binary and a client for it, an S3 server with faults, an issuer of
 //! tokens and its key server, a bucket and a hot engine in memory, a checker of histories, certificates and a
-//! client of TLS, a log in memory that pods share, and what every engine and every such log must do.
+//! client of TLS, a log in memory that pods share, what every engine and every such log must do, and NATS
+//! servers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,6 +22,7 @@ pub mod frames;
 pub mod history;
 pub mod jwks;
 pub mod mirror;
+pub mod nats;
 mod places;
 pub mod process;
 pub mod raw;

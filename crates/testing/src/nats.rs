@@ -1,39 +1,67 @@
 //! Three NATS servers on loopback, set up as deploy/components/nats does it.
 
 use std::{
+    ffi::OsString,
     fs,
     net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use tempfile::TempDir;
-use testing::server::PATIENCE;
 use tokio::{
     process::{Child, Command},
     time::{Instant, sleep},
 };
+
+use super::{process::has, server::PATIENCE};
+
+/// Who may write to them.
+pub const USER: &str = "zombi";
+pub const PASSWORD: &str = "secret";
 
 /// Servers.
 const COUNT: usize = 3;
 /// How often they are started before somebody else's ports are no excuse any more.
 const STARTS: usize = 5;
 
+/// The program that is run, as `NATS_SERVER` names it.
+fn program() -> Option<OsString> {
+    std::env::var_os("NATS_SERVER").filter(|program| !program.is_empty())
+}
+
+/// Whether servers can be had; says so if not.
+pub async fn has_nats() -> bool {
+    match program() {
+        Some(program) => has(&program.to_string_lossy()).await,
+        None => {
+            eprintln!("SKIPPED: NATS_SERVER names no NATS server");
+            false
+        }
+    }
+}
+
 /// The servers. All ends with it.
-pub(crate) struct NatsTrio {
+pub struct NatsTrio {
+    /// They end before their directory goes.
+    processes: Vec<Option<Child>>,
     directory: TempDir,
     /// Of each: for clients, for monitoring, for the others.
     ports: Vec<[u16; 3]>,
-    processes: Vec<Option<Child>>,
 }
 
 impl NatsTrio {
     /// Three that have found each other.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
+        Self::start_in(&std::env::temp_dir()).await
+    }
+
+    /// The same, with what they store below a directory.
+    pub async fn start_in(place: &Path) -> Self {
         for _ in 0..STARTS {
-            let directory = TempDir::new().unwrap();
-            fs::write(directory.path().join("credentials"), "zombi:secret\n").unwrap();
+            let directory = TempDir::new_in(place).unwrap();
+            fs::write(directory.path().join("credentials"), format!("{USER}:{PASSWORD}\n")).unwrap();
             let mut servers = Self { directory, ports: free_ports(), processes: Vec::new() };
             servers.processes = (0..COUNT).map(|number| Some(servers.begin(number))).collect();
             if servers.are_ready().await {
@@ -45,25 +73,30 @@ impl NatsTrio {
     }
 
     /// What pods are told of them.
-    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
-        let list = |scheme: &str, place: usize| {
-            let addresses = self.ports.iter().map(|ports| format!("{scheme}://127.0.0.1:{}", ports[place]));
-            addresses.collect::<Vec<_>>().join(",")
-        };
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("cluster.nats.urls", list("nats", 0)),
-            ("cluster.nats.monitors", list("http", 1)),
+            ("cluster.nats.urls", self.urls().join(",")),
+            ("cluster.nats.monitors", self.addresses("http", 1).join(",")),
             ("cluster.nats.credentials_file", self.path("credentials").display().to_string()),
         ]
     }
 
+    /// Where clients reach each of them.
+    pub fn urls(&self) -> Vec<String> {
+        self.addresses("nats", 0)
+    }
+
+    fn addresses(&self, scheme: &str, place: usize) -> Vec<String> {
+        self.ports.iter().map(|ports| format!("{scheme}://127.0.0.1:{}", ports[place])).collect()
+    }
+
     /// Kills one, as if its machine were gone.
-    pub(crate) async fn kill(&mut self, number: usize) {
+    pub async fn kill(&mut self, number: usize) {
         self.processes[number].take().expect("it runs").kill().await.unwrap();
     }
 
     /// Starts those again that were killed, on their own data.
-    pub(crate) async fn restart_killed(&mut self) {
+    pub async fn restart_killed(&mut self) {
         for number in 0..COUNT {
             if self.processes[number].is_none() {
                 self.processes[number] = Some(self.begin(number));
@@ -73,7 +106,7 @@ impl NatsTrio {
     }
 
     /// Takes away all that they had, after all were killed, and starts them again.
-    pub(crate) async fn lose_everything(&mut self) {
+    pub async fn lose_everything(&mut self) {
         for number in 0..COUNT {
             fs::remove_dir_all(self.path(&format!("data-{number}"))).unwrap();
         }
@@ -82,7 +115,7 @@ impl NatsTrio {
     }
 
     /// A file beside theirs.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -96,7 +129,8 @@ impl NatsTrio {
             "server_name: n{number}\nlisten: \"127.0.0.1:{client}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
              jetstream {{ store_dir: {data:?}, sync_interval: always, max_memory_store: 64MiB, \
              max_file_store: 64GiB }}\n\
-             accounts {{ ZOMBI {{ jetstream: enabled, users: [ {{ user: zombi, password: secret }} ] }} }}\n\
+             accounts {{ ZOMBI {{ jetstream: enabled, \
+             users: [ {{ user: {USER}, password: {PASSWORD} }} ] }} }}\n\
              cluster {{ name: zombi, listen: \"127.0.0.1:{route}\", \
              authorization {{ user: route, password: between }}, routes: [ {routes} ] }}\n"
         )
@@ -105,7 +139,7 @@ impl NatsTrio {
     fn begin(&self, number: usize) -> Child {
         let config = self.path(&format!("n{number}.conf"));
         fs::write(&config, self.config(number)).unwrap();
-        let program = std::env::var_os("NATS_SERVER").expect("NATS_SERVER names the server: make log-check");
+        let program = program().expect("NATS_SERVER names the server: make log-check");
         let mut command = Command::new(program);
         command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.kill_on_drop(true).spawn().expect("NATS_SERVER is a program")
