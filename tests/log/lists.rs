@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use testing::server::eventually;
-
-use super::{LoadedCluster, SHARDS};
+use testing::{cluster::SHARDS, loaded::LoadedCluster, server::eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_logs_there_is_no_list_and_the_counts_say_what_is_missing() {

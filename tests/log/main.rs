@@ -5,25 +5,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
 
 mod lists;
-mod load;
-mod servers;
+mod outages;
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use serde_json::{Value, json};
 use testing::{
     TestServer,
-    cluster::join_them,
+    cluster::SHARDS,
+    loaded::{LoadedCluster, QUIET, run_all},
     server::{answer, eventually},
 };
 use tokio::time::sleep;
 
-use self::{load::Load, servers::NatsTrio};
-
-/// Shards of the cluster.
-const SHARDS: u32 = 6;
-/// How long clients are at work before something happens.
-const QUIET: Duration = Duration::from_secs(2);
 /// How long a pod is frozen: longer than others wait for its silence.
 const FROZEN: Duration = Duration::from_secs(15);
 
@@ -39,62 +33,6 @@ const NUMBERS: [&str; 9] = [
     "zombi_log_servers_unmet",
     "zombi_overtaken_total",
 ];
-
-/// Three pods, the servers of their logs, and clients at work.
-struct LoadedCluster {
-    servers: NatsTrio,
-    pods: Vec<TestServer>,
-    load: Load,
-}
-
-impl LoadedCluster {
-    async fn start() -> Self {
-        let servers = NatsTrio::start().await;
-        let settings = servers.settings();
-        let settings: Vec<(&str, &str)> = settings
-            .iter()
-            .map(|(key, value)| (*key, value.as_str()))
-            .chain([("cluster.copies", "2")])
-            .collect();
-        let first = TestServer::tiered(&settings).await;
-        let others = [first.beside(), first.beside()];
-        let mut pods: Vec<TestServer> = [first].into_iter().chain(others).collect();
-        join_them(&mut pods, SHARDS);
-        run_all(&mut pods).await;
-        let load = Load::begin(pods.iter().map(|pod| pod.url("")).collect());
-        let loaded = Self { servers, pods, load };
-        loaded.goes_on().await;
-        sleep(QUIET).await;
-        loaded
-    }
-
-    /// Waits until every table has taken writes that began after now.
-    async fn goes_on(&self) {
-        let before = self.load.acked();
-        eventually("every table takes writes", async || {
-            self.load.acked().iter().zip(&before).all(|(now, before)| *now > before + 1)
-        })
-        .await;
-    }
-
-    /// Ends the clients, and checks all that they saw against what every pod reads.
-    async fn check(self) {
-        self.goes_on().await;
-        let counts = self.load.end().await;
-        println!("{counts}");
-        assert!(counts.acked > 0);
-    }
-}
-
-/// Starts all pods at once: none is ready before another one owns what it does not.
-async fn run_all(pods: &mut [TestServer]) {
-    for pod in &mut *pods {
-        pod.begin("").await.unwrap();
-    }
-    for pod in pods {
-        pod.until_ready().await.unwrap();
-    }
-}
 
 /// Stops all pods, one after the other.
 async fn terminate_all(pods: &mut [TestServer]) {
@@ -160,10 +98,10 @@ async fn logs_that_all_servers_have_lost_are_begun_anew_with_what_the_copies_hav
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_logs_is_left_once_s3_has_all_that_they_say() {
-    let LoadedCluster { servers, mut pods, load } = LoadedCluster::start().await;
+    let LoadedCluster { servers, mut pods, mut load } = LoadedCluster::start().await;
     let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
     assert!(!has_left && said.contains("Nothing was changed"), "clients write: {said}");
-    let counts = load.end().await;
+    let counts = load.end().await.counts;
     assert!(counts.acked > 0, "{counts}");
     let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
     assert!(!has_left && said.contains("Nothing was changed"), "pods run: {said}");

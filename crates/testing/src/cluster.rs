@@ -1,11 +1,13 @@
 //! Several pods of a cluster on one bucket, each with a volume and a loopback address of its own.
 
+use std::net::SocketAddr;
+
 use contracts::{name::TableName, shards::shard_of};
 use serde_json::Value;
 
 pub use super::places::SHARDS;
 use super::{
-    places::settings_of,
+    places::{PodSettings, settings_at, settings_of},
     server::{TestServer, answer},
 };
 
@@ -71,8 +73,17 @@ impl TestCluster {
 /// Makes servers that share a bucket the pods of one cluster.
 pub fn join_them(pods: &mut [TestServer], shards: u32) {
     let places = settings_of(pods.len(), shards);
+    take_places(pods, &places);
+}
+
+/// The same, each at an address of its own for clients and one for operators, on machines of their own.
+pub fn join_at(pods: &mut [TestServer], addresses: &[[SocketAddr; 2]], shards: u32) {
+    take_places(pods, &settings_at(addresses, shards));
+}
+
+fn take_places(pods: &mut [TestServer], places: &[PodSettings]) {
     for (pod, place) in pods.iter_mut().zip(places) {
-        for (key, value) in &place {
+        for (key, value) in place {
             pod.set(key, value);
         }
     }

@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
+    ops::AddAssign,
 };
 
 use contracts::sequence::Offset;
@@ -120,6 +121,16 @@ pub struct Counts {
     pub unknown: usize,
     pub unknown_and_there: usize,
     pub seen: usize,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.acked += other.acked;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.unknown_and_there += other.unknown_and_there;
+        self.seen += other.seen;
+    }
 }
 
 impl fmt::Display for Counts {

@@ -22,7 +22,11 @@ pub(crate) type PodSettings = [(&'static str, String); 7];
 
 /// What makes so many servers the pods of one cluster, each at an address of its own.
 pub(crate) fn settings_of(count: usize, shards: u32) -> Vec<PodSettings> {
-    let addresses = free_addresses(count);
+    settings_at(&free_addresses(count), shards)
+}
+
+/// What makes servers at these addresses the pods of one cluster: of each its main port and its admin port.
+pub(crate) fn settings_at(addresses: &[[SocketAddr; 2]], shards: u32) -> Vec<PodSettings> {
     let list = addresses.iter().map(|[main, _]| main.to_string()).collect::<Vec<_>>().join(",");
     let place = |(number, [main, admin]): (usize, &[SocketAddr; 2])| {
         [
@@ -30,7 +34,7 @@ pub(crate) fn settings_of(count: usize, shards: u32) -> Vec<PodSettings> {
             ("port", main.port().to_string()),
             ("admin_port", admin.port().to_string()),
             ("pod", format!("zombi-{number}")),
-            ("cluster.pods", count.to_string()),
+            ("cluster.pods", addresses.len().to_string()),
             ("cluster.shards", shards.to_string()),
             ("cluster.address", list.clone()),
         ]

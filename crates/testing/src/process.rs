@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     s3::{ACCESS_KEY, SECRET_KEY},
-    server::{BUCKET, PATIENCE, answer, binary},
+    server::{BUCKET, PATIENCE, answer, binary, eventually},
     signal::send_signal,
 };
 
@@ -243,6 +243,22 @@ pub fn may_open(files: u64) -> bool {
         eprintln!("SKIPPED: {files} open files are needed, and {allowed:?} are allowed");
     }
     is_enough
+}
+
+/// Stops a process where it stands, and returns once none of its threads is at anything any more, inside the
+/// system neither: what it was about to sync is synced, and it has not been told so.
+pub async fn freeze(pid: u32) {
+    send_signal(pid, "STOP").await;
+    eventually("all threads of a process stand still", async || stands_still(pid)).await;
+}
+
+fn stands_still(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // Behind the name, which may hold anything.
+        stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('T')
+    })
 }
 
 /// Whether there is a program; says so if there is none.

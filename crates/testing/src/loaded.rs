@@ -1,0 +1,177 @@
+//! A cluster whose shards have logs, and clients at work in it: three pods over three real NATS servers.
+
+mod load;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::sleep;
+
+pub use self::load::{ClusterLoad, LoadEnd, LoadedTables};
+use super::{
+    cluster::{SHARDS, join_them},
+    nats::NatsTrio,
+    server::{TestServer, eventually},
+};
+
+/// How long clients are at work before something happens.
+pub const QUIET: Duration = Duration::from_secs(2);
+/// How long nothing is acked before nothing is expected any more.
+const STILL: Duration = Duration::from_secs(5);
+/// How long a pod may take to say what it knows of the cluster: it asks the others.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Three pods, the servers of their logs, and clients at work.
+pub struct LoadedCluster {
+    pub servers: NatsTrio,
+    pub pods: Vec<TestServer>,
+    pub load: ClusterLoad,
+}
+
+impl LoadedCluster {
+    /// All of it on this machine.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with settings of the pods.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let servers = NatsTrio::start().await;
+        let pods = pods_of(&servers, settings).await;
+        Self::begin(servers, pods).await
+    }
+
+    /// Starts pods, and clients once these are ready.
+    pub async fn begin(servers: NatsTrio, mut pods: Vec<TestServer>) -> Self {
+        run_all(&mut pods).await;
+        let load = ClusterLoad::begin(&pods, "table");
+        let loaded = Self { servers, pods, load };
+        loaded.goes_on().await;
+        sleep(QUIET).await;
+        loaded
+    }
+
+    /// Waits until every table has taken writes that began after now.
+    pub async fn goes_on(&self) {
+        let before = self.load.acked();
+        eventually("every table takes writes", async || {
+            self.load.acked().iter().zip(&before).all(|(now, before)| *now > before + 1)
+        })
+        .await;
+    }
+
+    /// Waits until no write is acked any more, and looks for so long whether one is after all.
+    pub async fn stands_still_for(&self, time: Duration) {
+        eventually("no write is acked", async || {
+            let before = self.load.acked();
+            sleep(STILL).await;
+            self.load.acked() == before
+        })
+        .await;
+        let before = self.load.acked();
+        sleep(time).await;
+        assert_eq!(self.load.acked(), before, "acked by less than a quorum");
+    }
+
+    /// The pod that owns a shard, as the first one says.
+    pub async fn owner(&self, shard: u32) -> usize {
+        let mut found: Option<usize> = None;
+        eventually("a shard has an owner", async || {
+            let shown = shard_shown(&self.pods[0], shard).await;
+            found = shown["owner"].as_str().and_then(number_of);
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// A pod that has a copy of a shard and does not own it.
+    pub async fn follower(&self, shard: u32) -> usize {
+        let mut found: Option<usize> = None;
+        eventually("a shard has an owner and another copy", async || {
+            let shown = shard_shown(&self.pods[0], shard).await;
+            let copies = shown["copies"].as_array().into_iter().flatten();
+            let mut others = copies.filter(|copy| shown["owner"].is_string() && **copy != shown["owner"]);
+            found = others.next().and_then(Value::as_str).and_then(number_of);
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// How often shards have got another owner, or the same one anew, since the cluster began.
+    pub async fn takeovers(&self) -> u64 {
+        let mut terms: Vec<u64> = vec![1; SHARDS as usize];
+        for pod in &self.pods {
+            for (shard, term) in (0..).zip(&mut terms) {
+                let shown = shard_shown(pod, shard).await;
+                *term = shown["copy"]["term"].as_u64().unwrap_or(0).max(*term);
+            }
+        }
+        terms.iter().map(|term| term - 1).sum()
+    }
+
+    /// Waits until every pod reads in these tables what is said of them here.
+    pub async fn expect_tables(&self, tables: &LoadedTables) {
+        for pod in 0..self.pods.len() {
+            for (table, expected) in tables {
+                let mut found = None;
+                eventually("a table can be read", async || {
+                    found = self.load.read_all(pod, table).await;
+                    found.is_some()
+                })
+                .await;
+                assert!(found.as_ref() == Some(expected), "{table} is not what it was, at zombi-{pod}");
+            }
+        }
+    }
+
+    /// Ends the clients, and checks all that they saw against what every pod reads.
+    pub async fn check(mut self) {
+        self.goes_on().await;
+        let takeovers = self.takeovers().await;
+        let LoadEnd { counts, .. } = self.load.end().await;
+        println!("{counts}; {takeovers} takeovers");
+        assert!(counts.acked > 0);
+    }
+}
+
+/// The pods of one cluster whose logs are on these servers, with settings; not started yet.
+pub async fn pods_of(servers: &NatsTrio, settings: &[(&str, &str)]) -> Vec<TestServer> {
+    let logs = servers.settings();
+    let settings: Vec<(&str, &str)> = logs
+        .iter()
+        .map(|(key, value)| (*key, value.as_str()))
+        .chain([("cluster.copies", "2")])
+        .chain(settings.iter().copied())
+        .collect();
+    let first = TestServer::tiered(&settings).await;
+    let others = [first.beside(), first.beside()];
+    let mut pods: Vec<TestServer> = [first].into_iter().chain(others).collect();
+    join_them(&mut pods, SHARDS);
+    pods
+}
+
+/// Starts all pods at once: none is ready before another one owns what it does not.
+pub async fn run_all(pods: &mut [TestServer]) {
+    for pod in &mut *pods {
+        pod.begin("").await.unwrap();
+    }
+    for pod in pods {
+        pod.until_ready().await.unwrap();
+    }
+}
+
+/// What a pod says of a shard; null if it does not answer.
+pub async fn shard_shown(pod: &TestServer, shard: u32) -> Value {
+    let asked = pod.client.get(pod.admin_url("/cluster")).timeout(ANSWER_TIMEOUT).send().await;
+    let Ok(answer) = asked else { return Value::Null };
+    let mut shown: Value = answer.json().await.unwrap_or_default();
+    let shards = shown.get_mut("shards").and_then(|shards| shards.get_mut(shard as usize));
+    shards.map(Value::take).unwrap_or_default()
+}
+
+/// A pod's number, by its name.
+fn number_of(pod: &str) -> Option<usize> {
+    pod.strip_prefix("zombi-")?.parse().ok()
+}

@@ -1,0 +1,303 @@
+//! Three NATS servers, set up as deploy/components/nats does it: real ones, by the program that `NATS_SERVER`
+//! names.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use reqwest::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    machine::Machine,
+    process,
+    server::{PATIENCE, eventually},
+    signal::send_signal,
+};
+
+/// Servers.
+pub const SERVERS: usize = 3;
+/// How often they are started before somebody else's ports are no excuse any more.
+const STARTS: usize = 5;
+/// How long a server may take to answer one question.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The program of the servers, if anybody says which that is.
+pub fn program() -> Option<OsString> {
+    std::env::var_os("NATS_SERVER").filter(|program| !program.is_empty())
+}
+
+/// The servers. All ends with it.
+pub struct NatsTrio {
+    directory: TempDir,
+    program: OsString,
+    machines: Vec<Machine>,
+    /// Of each: for clients, for monitoring, for the others.
+    ports: Vec<[u16; 3]>,
+    processes: Vec<Option<Child>>,
+    client: Client,
+}
+
+impl NatsTrio {
+    /// Three on this machine that have found each other.
+    pub async fn start() -> Self {
+        let mut servers = Self::new(vec![Machine::here(); SERVERS]);
+        servers.run().await;
+        servers
+    }
+
+    /// Those of three machines, not started yet.
+    pub fn new(machines: Vec<Machine>) -> Self {
+        assert_eq!(machines.len(), SERVERS);
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("credentials"), "zombi:secret\n").unwrap();
+        let client = Client::builder().no_proxy().tls_certs_only([]).timeout(ANSWER_TIMEOUT).build();
+        let servers = Self {
+            directory,
+            program: program().expect("NATS_SERVER names the server: make log-check"),
+            machines,
+            ports: Vec::new(),
+            processes: (0..SERVERS).map(|_| None).collect(),
+            client: client.unwrap(),
+        };
+        for number in 0..SERVERS {
+            fs::create_dir(servers.data_dir(number)).unwrap();
+        }
+        servers
+    }
+
+    /// Starts all of them, and waits until they have found each other.
+    pub async fn run(&mut self) {
+        for _ in 0..STARTS {
+            self.ports = free_ports();
+            self.processes = (0..SERVERS).map(|number| Some(self.begin(number))).collect();
+            if self.are_ready().await {
+                return;
+            }
+            println!("a server has ended at once, as if its port had been taken: with others");
+            for process in self.processes.iter_mut().flatten() {
+                drop(process.kill().await);
+            }
+        }
+        panic!("no servers after {STARTS} starts");
+    }
+
+    /// What pods are told of them.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let list = |scheme: &str, place: usize| {
+            let of_each = self.machines.iter().zip(&self.ports);
+            let addresses =
+                of_each.map(|(machine, ports)| format!("{scheme}://{}:{}", machine.ip, ports[place]));
+            addresses.collect::<Vec<_>>().join(",")
+        };
+        vec![
+            ("cluster.nats.urls", list("nats", 0)),
+            ("cluster.nats.monitors", list("http", 1)),
+            ("cluster.nats.credentials_file", self.path("credentials").display().to_string()),
+        ]
+    }
+
+    /// Kills one, as if its machine were gone.
+    pub async fn kill(&mut self, number: usize) {
+        self.processes[number].take().expect("it runs").kill().await.unwrap();
+    }
+
+    /// Sends one SIGTERM, and waits until it has ended.
+    pub async fn terminate(&mut self, number: usize) {
+        self.signal(number, "TERM").await;
+        let mut process = self.processes[number].take().expect("it runs");
+        timeout(PATIENCE, process.wait()).await.expect("it ends in time").unwrap();
+    }
+
+    /// Sends one a signal.
+    pub async fn signal(&self, number: usize, name: &str) {
+        send_signal(self.pid(number), name).await;
+    }
+
+    /// Stops one where it stands: whatever it acknowledges it has acknowledged when this returns.
+    pub async fn freeze(&self, number: usize) {
+        process::freeze(self.pid(number)).await;
+    }
+
+    /// Starts those again that have ended, on their own data, and waits until all are healthy.
+    pub async fn restart_killed(&mut self) {
+        for number in 0..SERVERS {
+            if self.processes[number].is_none() {
+                self.processes[number] = Some(self.begin(number));
+            }
+        }
+        assert!(self.are_ready().await, "one has ended at once");
+    }
+
+    /// Takes away all that one had, which does not run.
+    pub fn lose(&self, number: usize) {
+        assert!(self.processes[number].is_none(), "it runs");
+        fs::remove_dir_all(self.data_dir(number).join("jetstream")).unwrap();
+    }
+
+    /// Takes away all that they had, after all were killed, and starts them again.
+    pub async fn lose_everything(&mut self) {
+        for number in 0..SERVERS {
+            self.lose(number);
+        }
+        self.restart_killed().await;
+    }
+
+    /// A file beside theirs.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Where one keeps its data.
+    pub fn data_dir(&self, number: usize) -> PathBuf {
+        self.path(&format!("data-{number}"))
+    }
+
+    /// Which server leads the log of a shard, as far as one of them says.
+    pub async fn leader(&self, shard: u32) -> usize {
+        let of_shard = format!("_{shard:03}_");
+        let mut found = None;
+        eventually("the log of a shard has a leader", async || {
+            found = self.leader_of(&of_shard).await;
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// Makes a server the leader of a stream, whose name this is; all of them run.
+    pub async fn lead(&self, number: usize, stream: &str) {
+        eventually("a server leads a stream", async || {
+            let leads = self.leader_of(stream).await == Some(number);
+            if !leads {
+                drop(timeout(ANSWER_TIMEOUT, self.step_down_for(number, stream)).await);
+                sleep(Duration::from_millis(200)).await;
+            }
+            leads
+        })
+        .await;
+    }
+
+    /// Who leads the stream whose name holds this text, if anybody does who says so.
+    async fn leader_of(&self, text: &str) -> Option<usize> {
+        for number in (0..SERVERS).filter(|number| self.processes[*number].is_some()) {
+            let page = self.page(number, "jsz?accounts=true&streams=true").await.unwrap_or_default();
+            let accounts = page["account_details"].as_array().into_iter().flatten();
+            let mut streams =
+                accounts.flat_map(|account| account["stream_detail"].as_array().into_iter().flatten());
+            let stream =
+                streams.find(|stream| stream["name"].as_str().is_some_and(|name| name.contains(text)));
+            let leader = stream.and_then(|stream| stream["cluster"]["leader"].as_str());
+            if let Some(leader) = leader.and_then(|leader| leader.strip_prefix('n')) {
+                return leader.parse().ok();
+            }
+        }
+        None
+    }
+
+    /// Asks the leader of a stream to leave its place to a server, and waits for the answer.
+    async fn step_down_for(&self, number: usize, stream: &str) -> io::Result<()> {
+        let [port, ..] = self.ports[number];
+        let mut socket = BufReader::new(TcpStream::connect((self.machines[number].ip, port)).await?);
+        let body = format!(r#"{{"placement":{{"preferred":"n{number}"}}}}"#);
+        let said = format!(
+            "CONNECT {{\"verbose\":false,\"user\":\"zombi\",\"pass\":\"secret\"}}\r\nSUB answers 1\r\n\
+             PUB $JS.API.STREAM.LEADER.STEPDOWN.{stream} answers {}\r\n{body}\r\n",
+            body.len()
+        );
+        socket.write_all(said.as_bytes()).await?;
+        let mut line = String::new();
+        while !line.starts_with("MSG ") {
+            line.clear();
+            if socket.read_line(&mut line).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn config(&self, number: usize) -> String {
+        let ([client, monitor, route], ip) = (self.ports[number], self.machines[number].ip);
+        let data = self.data_dir(number);
+        let of_each = self.machines.iter().zip(&self.ports);
+        let routes = of_each
+            .map(|(machine, ports)| format!("\"nats://route:between@{}:{}\"", machine.ip, ports[2]))
+            .collect::<Vec<_>>()
+            .join(", ");
+        format!(
+            "server_name: n{number}\nlisten: \"{ip}:{client}\"\nhttp: \"{ip}:{monitor}\"\n\
+             jetstream {{ store_dir: {data:?}, sync_interval: always, max_memory_store: 64MiB, \
+             max_file_store: 64GiB }}\n\
+             accounts {{ ZOMBI {{ jetstream: enabled, users: [ {{ user: zombi, password: secret }} ] }} }}\n\
+             cluster {{ name: zombi, listen: \"{ip}:{route}\", \
+             authorization {{ user: route, password: between }}, routes: [ {routes} ] }}\n"
+        )
+    }
+
+    fn begin(&self, number: usize) -> Child {
+        let config = self.path(&format!("n{number}.conf"));
+        fs::write(&config, self.config(number)).unwrap();
+        let log = File::options().create(true).append(true).open(self.log(number)).unwrap();
+        let mut words: Vec<OsString> = self.machines[number].wrapper.iter().map(OsString::from).collect();
+        words.push(self.program.clone());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("--config").arg(config);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        command.spawn().expect("NATS_SERVER is a program")
+    }
+
+    /// What one has said.
+    fn log(&self, number: usize) -> PathBuf {
+        self.path(&format!("n{number}.log"))
+    }
+
+    fn pid(&self, number: usize) -> u32 {
+        let process = self.processes[number].as_ref().expect("it runs");
+        process.id().expect("it has not ended")
+    }
+
+    /// Waits until all are healthy; false if one has ended by itself.
+    async fn are_ready(&mut self) -> bool {
+        let until = Instant::now() + PATIENCE;
+        for number in 0..SERVERS {
+            while self.page(number, "healthz").await.is_none() {
+                let process = self.processes[number].as_mut().expect("it was begun");
+                if process.try_wait().unwrap().is_some() {
+                    return false;
+                }
+                let said = || fs::read_to_string(self.log(number)).unwrap_or_default();
+                assert!(Instant::now() < until, "n{number} is not healthy:\n{}", said());
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        true
+    }
+
+    /// A page of one's monitoring, if it answers and all is well.
+    async fn page(&self, number: usize, page: &str) -> Option<Value> {
+        let url = format!("http://{}:{}/{page}", self.machines[number].ip, self.ports[number][1]);
+        let answer = self.client.get(url).send().await.ok()?;
+        answer.error_for_status().ok()?.json().await.ok()
+    }
+}
+
+/// Ports that nobody has now: all must be known before one starts.
+fn free_ports() -> Vec<[u16; 3]> {
+    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let held: Vec<TcpListener> = (0..3 * SERVERS).map(bind).collect();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    held.chunks(3).map(|three| [port(&three[0]), port(&three[1]), port(&three[2])]).collect()
+}
