@@ -99,8 +99,10 @@ backup-rate: setup ## Measure a backup against a plain copy; RATE="--events 1000
 	$(CARGO) build --locked --release --bins --examples
 	python3 tests/backup_rate.py $(TARGET:debug=release)/zombi $(TARGET:debug=release)/examples/s3 $(RATE)
 
-torture: setup ## Break everything around it; TORTURE="--seconds 600 --seed 7 --only kills"
-	$(CARGO) test --locked $(TESTED) --test torture -- $(TORTURE)
+# Without the NATS servers of .ci/python, what is about logs is skipped, and says so.
+torture: setup ## Break everything around it; TORTURE="--seconds 600 --seed 7 --only kills", TORTURE="--only logs", TORTURE="--only random --seconds 3600"
+	python=$$(.ci/python) || echo "no NATS server can be had" >&2; \
+	NATS_SERVER=$${python:+$${python%/*}/nats-server} $(CARGO) test --locked $(TESTED) --test torture -- $(TORTURE)
 
 fuzz: setup ## Throw bytes at every decoder; FUZZ="--secs 600 manifest"
 	CARGO="$(CARGO)" FEATURES="$(TESTED),fuzz" TARGET=$(TARGET) tests/fuzz/run $(FUZZ)

@@ -5,8 +5,12 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 use rand::distr::{Alphanumeric, SampleString};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use testing::{TestServer, loaded::LoadedCluster, server::eventually};
-use tokio::time::sleep;
+use testing::{
+    TestServer,
+    loaded::LoadedCluster,
+    server::{PATIENCE, eventually},
+};
+use tokio::time::{Instant, sleep};
 
 use super::FROZEN;
 
@@ -22,6 +26,8 @@ const NOISE: usize = 900_000;
 const MOST_NOISE: usize = 200;
 /// Writes that may fail for another reason meanwhile, and the pause after one.
 const MOST_FAILURES: usize = 500;
+/// How many times the usual patience it may take until a full log is in S3.
+const MOVING: u32 = 5;
 const RETRY: Duration = Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +110,11 @@ async fn while_s3_is_away_a_log_gets_full_and_clients_are_turned_away() {
     .await;
     eventually("another pod says so too", async || write_noise(second).await.1["reason"] == "log_full").await;
     first.store().is_down.store(false, SeqCst);
-    eventually("writes are taken again", async || write_noise(first).await.0 == StatusCode::CREATED).await;
+    let until = Instant::now() + MOVING * PATIENCE;
+    while write_noise(first).await.0 != StatusCode::CREATED {
+        assert!(Instant::now() < until, "writes are not taken again");
+        sleep(RETRY).await;
+    }
     cluster.check().await;
 }
 

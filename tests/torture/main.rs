@@ -1,7 +1,14 @@
 //! Shows the promises kept by breaking everything around them: `make torture`, `make torture TORTURE="--only
 //! kills --seconds 600"`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::large_futures,
+    missing_docs
+)]
 
 mod abuse;
 mod ageing;
@@ -13,6 +20,7 @@ mod disk;
 mod distance;
 mod kills;
 mod load;
+mod logs;
 mod memory;
 mod outage;
 mod power;
@@ -119,6 +127,14 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("something that is no text")
 }
 
+/// What needs the servers that keep shards' logs.
+async fn run_logs(runner: &mut Runner) {
+    runner.run("random faults of logs", 12, logs::run_random).await;
+    runner.run("network cuts of logs", 8, logs::run_cuts).await;
+    runner.run("power cuts of logs", 5, logs::run_power).await;
+    runner.run("bit flips in logs", 2, logs::run_flips).await;
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
@@ -146,8 +162,9 @@ async fn main() -> ExitCode {
         let by_clock = runner.options.clock;
         runner.run("abuse", 1, |seed, budget| abuse::run(seed, budget, by_clock)).await;
         runner.run("ageing", 1, |seed, _| ageing::run(seed, seconds)).await;
+        run_logs(&mut runner).await;
     } else {
-        println!("left out: abuse (--only abuse), ageing (--only ageing)");
+        println!("left out: abuse (--only abuse), ageing (--only ageing), logs (--only logs)");
     }
     if runner.count == 0 {
         println!("there is no such scenario");

@@ -34,6 +34,9 @@ pub const SERVERS: usize = 3;
 const STARTS: usize = 5;
 /// How long a server may take to answer one question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a server is proposed as a stream's leader, and the pause between.
+const LEAD_TRIES: usize = 20;
+const LEAD_PAUSE: Duration = Duration::from_millis(500);
 
 /// The program of the servers, if anybody says which that is.
 pub fn program() -> Option<OsString> {
@@ -178,17 +181,17 @@ impl NatsTrio {
         found.unwrap()
     }
 
-    /// Makes a server the leader of a stream, whose name this is; all of them run.
-    pub async fn lead(&self, number: usize, stream: &str) {
-        eventually("a server leads a stream", async || {
-            let leads = self.leader_of(stream).await == Some(number);
-            if !leads {
-                drop(timeout(ANSWER_TIMEOUT, self.step_down_for(number, stream)).await);
-                sleep(Duration::from_millis(200)).await;
+    /// Asks a stream's leader again and again to leave its place to a server; whether that leads it then.
+    pub async fn lead(&self, number: usize, stream: &str) -> bool {
+        for _ in 0..LEAD_TRIES {
+            if self.leader_of(stream).await == Some(number) {
+                return true;
             }
-            leads
-        })
-        .await;
+            // Who does not answer is asked again.
+            drop(timeout(ANSWER_TIMEOUT, self.step_down_for(number, stream)).await);
+            sleep(LEAD_PAUSE).await;
+        }
+        false
     }
 
     /// Who leads the stream whose name holds this text, if anybody does who says so.
@@ -259,9 +262,13 @@ impl NatsTrio {
         command.spawn().expect("NATS_SERVER is a program")
     }
 
-    /// What one has said.
     fn log(&self, number: usize) -> PathBuf {
         self.path(&format!("n{number}.log"))
+    }
+
+    /// What one has said.
+    fn said(&self, number: usize) -> String {
+        fs::read_to_string(self.log(number)).unwrap_or_default()
     }
 
     fn pid(&self, number: usize) -> u32 {
@@ -278,8 +285,7 @@ impl NatsTrio {
                 if process.try_wait().unwrap().is_some() {
                     return false;
                 }
-                let said = || fs::read_to_string(self.log(number)).unwrap_or_default();
-                assert!(Instant::now() < until, "n{number} is not healthy:\n{}", said());
+                assert!(Instant::now() < until, "n{number} is not healthy:\n{}", self.said(number));
                 sleep(Duration::from_millis(50)).await;
             }
         }

@@ -205,8 +205,8 @@ impl ClusterClients {
         }
     }
 
-    /// Sends a write to one pod after the other until it is acked: where its events are. Nothing if it is given
-    /// up.
+    /// Sends a write to one pod after the other until it is acked: where its events are. Nothing if it is
+    /// given up.
     async fn until_acked(&self, turn: &mut usize, number: usize, write: &SentWrite) -> Option<Vec<Offset>> {
         let mut is_unknown = false;
         loop {

@@ -1,0 +1,78 @@
+//! Shards with logs: three pods over three real NATS servers, which are killed, frozen, cut off, and damaged
+//! while clients are at work. What these saw is held against the promises.
+
+mod cuts;
+mod flips;
+mod network;
+mod power;
+mod random;
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+pub(crate) use self::{
+    cuts::run as run_cuts, flips::run as run_flips, power::run as run_power, random::run as run_random,
+};
+use testing::{
+    history::Counts,
+    loaded::{LoadEnd, LoadedCluster, LoadedTables},
+    nats,
+    server::eventually,
+};
+
+/// Small segments and manifests all the time, and logs of which soon nothing is kept that S3 has.
+const SETTINGS: [(&str, &str); 5] = [
+    ("flush.interval_secs", "1"),
+    ("flush.segment_bytes", "65536"),
+    ("compaction.interval_secs", "1"),
+    ("compaction.min_segments", "4"),
+    ("cluster.log.keep_bytes", "65536"),
+];
+
+/// What all clients of a cluster have seen so far, and what is there of it.
+#[derive(Default)]
+struct Past {
+    counts: Counts,
+    tables: LoadedTables,
+}
+
+impl Past {
+    fn add(&mut self, LoadEnd { counts, tables }: LoadEnd) {
+        self.counts += counts;
+        self.tables.extend(tables);
+    }
+}
+
+/// What is said where there are no servers for the logs.
+fn skipped() -> Option<String> {
+    let has_none = nats::program().is_none();
+    has_none.then(|| "skipped: NATS_SERVER names no NATS server; `make torture` sets it".to_owned())
+}
+
+/// Ends the clients, moves everything to S3, audits that, and holds what is there against what was seen.
+async fn finish(cluster: &mut LoadedCluster, mut past: Past) -> Result<String, String> {
+    cluster.goes_on().await;
+    let takeovers = cluster.takeovers().await;
+    past.add(cluster.load.end().await);
+    let first = &cluster.pods[0];
+    eventually("everything is in S3", async || first.post("/flush", &json!(null)).await.0 == StatusCode::OK)
+        .await;
+    first.audit().await;
+    cluster.expect_tables(&past.tables).await;
+    none_has_ended(cluster)?;
+    let counts = past.counts;
+    if counts.acked == 0 || counts.seen == 0 {
+        return Err("nothing was written, or nothing read: this run proves nothing".to_owned());
+    }
+    Ok(format!("{counts}; {takeovers} takeovers"))
+}
+
+/// All pods run, and none may have ended by itself.
+fn none_has_ended(cluster: &mut LoadedCluster) -> Result<(), String> {
+    for (number, pod) in cluster.pods.iter_mut().enumerate() {
+        if pod.has_ended() {
+            return Err(format!("zombi-{number} has ended by itself"));
+        }
+    }
+    Ok(())
+}
