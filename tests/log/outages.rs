@@ -44,9 +44,11 @@ async fn an_owner_and_the_leader_of_its_log_are_killed_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_of_a_log_freezes_and_is_left() {
-    let cluster = LoadedCluster::start().await;
-    let leader = cluster.servers.leader(SHARD).await;
+    let mut cluster = LoadedCluster::start().await;
+    let (owner, leader) = (cluster.owner(SHARD).await, cluster.servers.leader(SHARD).await);
     cluster.servers.signal(leader, "STOP").await;
+    // By itself the client of NATS would wait for minutes.
+    cluster.pods[owner].log_line("a NATS server does not answer").await;
     cluster.goes_on().await;
     sleep(FROZEN).await;
     cluster.servers.signal(leader, "CONT").await;

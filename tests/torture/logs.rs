@@ -31,12 +31,12 @@ const SETTINGS: [(&str, &str); 5] = [
 
 /// What all clients of a cluster have seen so far, and what is there of it.
 #[derive(Default)]
-struct Past {
+struct EarlierLoads {
     counts: Counts,
     tables: LoadedTables,
 }
 
-impl Past {
+impl EarlierLoads {
     fn add(&mut self, LoadEnd { counts, tables }: LoadEnd) {
         self.counts += counts;
         self.tables.extend(tables);
@@ -50,17 +50,17 @@ fn skipped() -> Option<String> {
 }
 
 /// Ends the clients, moves everything to S3, audits that, and holds what is there against what was seen.
-async fn finish(cluster: &mut LoadedCluster, mut past: Past) -> Result<String, String> {
+async fn finish(cluster: &mut LoadedCluster, mut earlier: EarlierLoads) -> Result<String, String> {
     cluster.goes_on().await;
     let takeovers = cluster.takeovers().await;
-    past.add(cluster.load.end().await);
+    earlier.add(cluster.load.end().await);
     let first = &cluster.pods[0];
     eventually("everything is in S3", async || first.post("/flush", &json!(null)).await.0 == StatusCode::OK)
         .await;
     first.audit().await;
-    cluster.expect_tables(&past.tables).await;
+    cluster.expect_tables(&earlier.tables).await;
     none_has_ended(cluster)?;
-    let counts = past.counts;
+    let counts = earlier.counts;
     if counts.acked == 0 || counts.seen == 0 {
         return Err("nothing was written, or nothing read: this run proves nothing".to_owned());
     }

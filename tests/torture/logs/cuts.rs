@@ -10,7 +10,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 
-use super::{Past, SETTINGS, finish, network::Network, none_has_ended, skipped};
+use super::{EarlierLoads, SETTINGS, finish, network::Network, none_has_ended, skipped};
 use crate::Budget;
 use testing::{
     cluster::{SHARDS, join_at},
@@ -120,7 +120,7 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         *kinds.entry(kind).or_insert(0) += 1;
         cuts += 1;
     }
-    let found = finish(&mut cluster, Past::default()).await?;
+    let found = finish(&mut cluster, EarlierLoads::default()).await?;
     Ok(format!("{cuts} cuts ({kinds:?}): {found}"))
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use super::{Past, finish, none_has_ended, skipped};
+use super::{EarlierLoads, finish, none_has_ended, skipped};
 use crate::Budget;
 use testing::{
     loaded::{LoadedCluster, shard_shown},
@@ -37,16 +37,16 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         return Ok(why);
     }
     let mut rng = StdRng::seed_from_u64(seed);
-    let (mut rounds, mut outcomes, mut past) = (0, FlipOutcomes::default(), Vec::new());
+    let (mut rounds, mut outcomes, mut found) = (0, FlipOutcomes::default(), Vec::new());
     while budget.allows(rounds) {
-        past.push(flip_once(&mut rng, &mut outcomes).await?);
+        found.push(flip_once(&mut rng, &mut outcomes).await?);
         rounds += 1;
     }
     let FlipOutcomes { flips, led, stopped, right } = outcomes;
     Ok(format!(
         "{rounds} servers with {flips} bits flipped, of which {led} led; a new copy stopped {stopped} times \
          and was right {right} times: {}",
-        past.join(", ")
+        found.join(", ")
     ))
 }
 
@@ -89,7 +89,7 @@ async fn flip_once(rng: &mut StdRng, outcomes: &mut FlipOutcomes) -> Result<Stri
     cluster.pods[reader].try_run().await?;
     cluster.goes_on().await;
     none_has_ended(&mut cluster)?;
-    finish(&mut cluster, Past::default()).await
+    finish(&mut cluster, EarlierLoads::default()).await
 }
 
 /// Waits until a pod's copy of a shard has stopped, or has reached the end of its log; whether it has

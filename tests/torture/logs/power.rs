@@ -11,7 +11,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::sleep;
 
-use super::{Past, SETTINGS, finish, none_has_ended, skipped};
+use super::{EarlierLoads, SETTINGS, finish, none_has_ended, skipped};
 use crate::{Budget, disk::Disk};
 use testing::{
     loaded::{LoadedCluster, pods_of},
@@ -65,7 +65,7 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         *kinds.entry(format!("{of_servers} servers and {of_pods} pods")).or_insert(0) += 1;
         cuts += 1;
     }
-    let found = finish(&mut cluster, Past::default()).await?;
+    let found = finish(&mut cluster, EarlierLoads::default()).await?;
     // Before the directories that they are mounted on are removed.
     drop(disks);
     Ok(format!("{cuts} power cuts ({kinds:?}): {found}"))

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
-    Past, SETTINGS,
+    EarlierLoads, SETTINGS,
     cuts::{CutKind, MACHINES, begin_on},
     finish,
     network::Network,
@@ -104,16 +104,16 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     };
     let rng = StdRng::seed_from_u64(seed);
     let mut run = RandomRun { rng, cluster, network, broken: Broken::default(), counts: BTreeMap::new() };
-    let (mut rounds, mut past) = (0_usize, Past::default());
+    let (mut rounds, mut earlier) = (0_usize, EarlierLoads::default());
     while budget.allows(rounds) {
         run.round().await?;
         rounds += 1;
         if rounds.is_multiple_of(OF_ONE_LOAD) {
             let next = ClusterLoad::begin(&run.cluster.pods, &format!("later-{rounds}"));
-            past.add(mem::replace(&mut run.cluster.load, next).end().await);
+            earlier.add(mem::replace(&mut run.cluster.load, next).end().await);
         }
     }
-    let found = finish(&mut run.cluster, past).await?;
+    let found = finish(&mut run.cluster, earlier).await?;
     Ok(format!("{rounds} rounds of faults ({:?}{without}): {found}", run.counts))
 }
 
