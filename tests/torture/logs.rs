@@ -7,17 +7,21 @@ mod network;
 mod power;
 mod random;
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{
     cuts::run as run_cuts, flips::run as run_flips, power::run as run_power, random::run as run_random,
 };
+use crate::WRITE_FAILED;
 use testing::{
     history::Counts,
     loaded::{LoadEnd, LoadedCluster, LoadedTables},
     nats,
-    server::eventually,
+    server::{PATIENCE, eventually},
 };
 
 /// Small segments and manifests all the time, and logs of which soon nothing is kept that S3 has.
@@ -29,11 +33,16 @@ const SETTINGS: [(&str, &str); 5] = [
     ("cluster.log.keep_bytes", "65536"),
 ];
 
+/// The pause between two looks at copies that follow.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// What all clients of a cluster have seen so far, and what is there of it.
 #[derive(Default)]
 struct EarlierLoads {
     counts: Counts,
     tables: LoadedTables,
+    /// Pods that have ended by themselves.
+    ended: usize,
 }
 
 impl EarlierLoads {
@@ -52,6 +61,7 @@ fn skipped() -> Option<String> {
 /// Ends the clients, moves everything to S3, audits that, and holds what is there against what was seen.
 async fn finish(cluster: &mut LoadedCluster, mut earlier: EarlierLoads) -> Result<String, String> {
     cluster.goes_on().await;
+    earlier.ended += until_in_step(cluster).await?;
     let takeovers = cluster.takeovers().await;
     earlier.add(cluster.load.end().await);
     let first = &cluster.pods[0];
@@ -59,20 +69,43 @@ async fn finish(cluster: &mut LoadedCluster, mut earlier: EarlierLoads) -> Resul
         .await;
     first.audit().await;
     cluster.expect_tables(&earlier.tables).await;
-    none_has_ended(cluster)?;
-    let counts = earlier.counts;
+    let EarlierLoads { counts, ended, .. } = earlier;
     if counts.acked == 0 || counts.seen == 0 {
         return Err("nothing was written, or nothing read: this run proves nothing".to_owned());
     }
-    Ok(format!("{counts}; {takeovers} takeovers"))
+    Ok(format!("{counts}; {takeovers} takeovers; {ended} pods ended over a write of unknown outcome"))
 }
 
-/// All pods run, and none may have ended by itself.
-fn none_has_ended(cluster: &mut LoadedCluster) -> Result<(), String> {
-    for (number, pod) in cluster.pods.iter_mut().enumerate() {
-        if pod.has_ended() {
-            return Err(format!("zombi-{number} has ended by itself"));
+/// Waits until every copy has applied what any copy of its shard has now: after every fault all follow again.
+/// A pod that could not find out what had become of a write has ended, as it must, and is started again; how
+/// many have.
+async fn until_in_step(cluster: &mut LoadedCluster) -> Result<usize, String> {
+    let now = cluster.applied().await;
+    let goals: Vec<u64> =
+        now.iter().map(|copies| copies.iter().flatten().copied().max().unwrap_or(0)).collect();
+    let (mut ended, until) = (0, Instant::now() + PATIENCE);
+    loop {
+        for (number, pod) in cluster.pods.iter_mut().enumerate() {
+            if pod.has_ended() {
+                let code = pod.wait().await;
+                if code != Some(WRITE_FAILED) {
+                    return Err(format!("zombi-{number} has ended by itself, with {code:?}"));
+                }
+                pod.try_run().await?;
+                ended += 1;
+            }
         }
+        let applied = cluster.applied().await;
+        if applied.iter().zip(&goals).all(|(copies, goal)| have_reached(copies, *goal)) {
+            return Ok(ended);
+        }
+        if Instant::now() >= until {
+            return Err(format!("copies do not follow: {applied:?}, where they should be: {goals:?}"));
+        }
+        sleep(PAUSE).await;
     }
-    Ok(())
+}
+
+fn have_reached(copies: &[Option<u64>], goal: u64) -> bool {
+    !copies.is_empty() && copies.iter().all(|applied| applied.is_some_and(|applied| applied >= goal))
 }

@@ -73,11 +73,33 @@ impl LoadedCluster {
         assert_eq!(self.load.acked(), before, "acked by less than a quorum");
     }
 
-    /// The pod that owns a shard, as the first one says.
+    /// What the first pod that answers says of a shard; null if none does.
+    async fn shown(&self, shard: u32) -> Value {
+        for pod in &self.pods {
+            let shown = shard_shown(pod, shard).await;
+            if !shown.is_null() {
+                return shown;
+            }
+        }
+        Value::Null
+    }
+
+    /// For each shard, the last entry that each of its copies has applied, if that is known.
+    pub async fn applied(&self) -> Vec<Vec<Option<u64>>> {
+        let mut all = Vec::new();
+        for shard in 0..SHARDS {
+            let shown = self.shown(shard).await;
+            let lags = shown["lags"].as_array().into_iter().flatten();
+            all.push(lags.map(|lag| lag["applied"].as_u64()).collect());
+        }
+        all
+    }
+
+    /// The pod that owns a shard.
     pub async fn owner(&self, shard: u32) -> usize {
         let mut found: Option<usize> = None;
         eventually("a shard has an owner", async || {
-            let shown = shard_shown(&self.pods[0], shard).await;
+            let shown = self.shown(shard).await;
             found = shown["owner"].as_str().and_then(number_of);
             found.is_some()
         })
@@ -89,7 +111,7 @@ impl LoadedCluster {
     pub async fn follower(&self, shard: u32) -> usize {
         let mut found: Option<usize> = None;
         eventually("a shard has an owner and another copy", async || {
-            let shown = shard_shown(&self.pods[0], shard).await;
+            let shown = self.shown(shard).await;
             let copies = shown["copies"].as_array().into_iter().flatten();
             let mut others = copies.filter(|copy| shown["owner"].is_string() && **copy != shown["owner"]);
             found = others.next().and_then(Value::as_str).and_then(number_of);

@@ -10,7 +10,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 
-use super::{EarlierLoads, SETTINGS, finish, network::Network, none_has_ended, skipped};
+use super::{EarlierLoads, SETTINGS, finish, network::Network, skipped, until_in_step};
 use crate::Budget;
 use testing::{
     cluster::{SHARDS, join_at},
@@ -102,7 +102,7 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     };
     let mut rng = StdRng::seed_from_u64(seed);
     let mut cluster = begin_on(&network).await;
-    let (mut cuts, mut kinds) = (0, BTreeMap::new());
+    let (mut cuts, mut kinds, mut earlier) = (0, BTreeMap::new(), EarlierLoads::default());
     while budget.allows(cuts) {
         let kind = CutKind::ALL[cuts % CutKind::ALL.len()];
         kind.make(&mut network, &cluster, rng.random_range(0..SHARDS)).await?;
@@ -116,11 +116,11 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         network.heal().await?;
         cluster.load.only_ask(0..cluster.pods.len());
         cluster.goes_on().await;
-        none_has_ended(&mut cluster)?;
+        earlier.ended += until_in_step(&mut cluster).await?;
         *kinds.entry(kind).or_insert(0) += 1;
         cuts += 1;
     }
-    let found = finish(&mut cluster, EarlierLoads::default()).await?;
+    let found = finish(&mut cluster, earlier).await?;
     Ok(format!("{cuts} cuts ({kinds:?}): {found}"))
 }
 

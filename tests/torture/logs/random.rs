@@ -18,7 +18,7 @@ use super::{
     cuts::{CutKind, MACHINES, begin_on},
     finish,
     network::Network,
-    none_has_ended, skipped,
+    skipped, until_in_step,
 };
 use crate::Budget;
 use testing::{
@@ -106,7 +106,7 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     let mut run = RandomRun { rng, cluster, network, broken: Broken::default(), counts: BTreeMap::new() };
     let (mut rounds, mut earlier) = (0_usize, EarlierLoads::default());
     while budget.allows(rounds) {
-        run.round().await?;
+        earlier.ended += run.round().await?;
         rounds += 1;
         if rounds.is_multiple_of(OF_ONE_LOAD) {
             let next = ClusterLoad::begin(&run.cluster.pods, &format!("later-{rounds}"));
@@ -118,7 +118,8 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
 }
 
 impl RandomRun {
-    async fn round(&mut self) -> Result<(), String> {
+    /// Returns how many pods have ended by themselves.
+    async fn round(&mut self) -> Result<usize, String> {
         sleep(Duration::from_millis(self.rng.random_range(0..1000))).await;
         let first = LogFault::choose(&mut self.rng, true, self.network.is_some());
         self.begin(first).await?;
@@ -131,7 +132,7 @@ impl RandomRun {
         sleep(Duration::from_millis(self.rng.random_range(0..most))).await;
         self.heal().await?;
         self.cluster.goes_on().await;
-        none_has_ended(&mut self.cluster)
+        until_in_step(&mut self.cluster).await
     }
 
     async fn begin(&mut self, fault: LogFault) -> Result<(), String> {
