@@ -280,6 +280,8 @@ impl CopyRunner {
                 warn!(%error, "the shard cannot be taken over");
                 return Ok(None);
             }
+            // Whether the term had begun or not, another copy has owned the shard since, and trimmed its log.
+            Err(LogError::Trimmed(_)) => return Ok(None),
             Err(error) => return Err(StorageError::outcome_unknown(error)),
         };
         let owner = Some(names.pod.clone());

@@ -140,6 +140,13 @@ impl OwnedTerm {
                 self.lost.cancel();
                 Err(StorageError::Demoted)
             }
+            // Only an owner trims, up to what it has applied: another copy has owned the shard since. It
+            // knows whether the entry was there, and this copy will from what S3 holds.
+            Err(LogError::Trimmed(_)) => {
+                metrics::overtaken();
+                self.lost.cancel();
+                Err(StorageError::LogUnavailable { may_be_written: true })
+            }
             Err(LogError::Full) => Err(log_full()),
             Err(error @ LogError::TooLarge { .. }) => Err(StorageError::Refused(error.to_string())),
             // None of them is an answer to an append: it may be there or not.
@@ -303,6 +310,17 @@ mod tests {
         *log.refuses.lock() = None;
         assert!(matches!(owned.enter(1, changes()).await, Err(StorageError::Demoted)));
         assert!(log.appended.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whose_entry_may_have_been_trimmed_is_overtaken_and_does_not_know() {
+        let log = Arc::new(ScriptedLog::default());
+        let owned = owned(&log);
+        *log.refuses.lock() = Some(LogError::Trimmed(LogSeq(9)));
+        let entered = owned.enter(1, changes()).await;
+        assert!(matches!(entered, Err(StorageError::LogUnavailable { may_be_written: true })));
+        assert!(owned.lost().now_or_never().is_some());
+        assert!(matches!(owned.enter(1, changes()).await, Err(StorageError::Demoted)));
     }
 
     #[tokio::test(start_paused = true)]
