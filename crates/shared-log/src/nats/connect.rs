@@ -1,16 +1,17 @@
 //! The connection to NATS: made when it is needed, and given up when it is silent.
 //!
-//! A server that is stopped keeps its connections, and the client by itself would notice after minutes. So
-//! two requests in a row without an answer end a connection, and the next request makes a new one, to any of
-//! the servers. A new one rather than the client's own reconnecting: that waits for what is still to be
-//! written to a server that reads nothing.
+//! A server that is stopped keeps its connections, and the client by itself would notice after minutes; one
+//! that is cut off from the others answers, and knows of no leader. So two requests in a row without an
+//! answer, or with no other than that, end a connection, and the next request makes a new one, to any of the
+//! servers. A new one rather than the client's own reconnecting: that waits for what is still to be written
+//! to a server that reads nothing.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use async_nats::{Client, ConnectOptions, HeaderMap, Message};
+use async_nats::{Client, ConnectOptions, HeaderMap, Message, StatusCode};
 use bytes::Bytes;
 use contracts::shared_log::LogError;
 use futures_util::StreamExt;
@@ -21,11 +22,14 @@ use crate::settings::NatsSettings;
 
 /// How long one server may take to let a client in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Requests without an answer, one after the other, that end a connection.
+/// Requests without an answer that is of use, one after the other, that end a connection.
 const SILENT_REQUESTS: u32 = 2;
 /// How often the client itself asks whether the server is there, and after three times gives up: for a
 /// connection that still reads what nobody asked for.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// "JetStream system temporarily unavailable", and the most bytes of an answer that only refuses.
+const NO_LEADER: &[u8] = br#""err_code":10008"#;
+const MOST_REFUSAL_BYTES: usize = 1024;
 /// What a file of credentials has that NATS's own tools have written.
 const CREDS_MARK: &str = "BEGIN NATS USER JWT";
 
@@ -66,7 +70,7 @@ struct Connected {
     client: Client,
     /// Tells it from those before and after it.
     number: u64,
-    /// Requests in a row that it did not answer.
+    /// Requests in a row that it did not answer, or only by knowing no leader.
     silent: u32,
 }
 
@@ -100,7 +104,11 @@ impl NatsConnection {
         let (client, number) = self.client().await?;
         match timeout(within, exchange(&client, subject, messages)).await {
             Ok(Ok(message)) => {
-                self.heard(number);
+                if is_cut_off(message.status, &message.payload) {
+                    self.unheard(number).await;
+                } else {
+                    self.heard(number);
+                }
                 Ok(message)
             }
             Ok(Err(error)) => {
@@ -218,6 +226,14 @@ async fn with_credentials(
     }
 }
 
+/// Whether a server answers only that it knows no leader. As long as it is cut off from the others it will
+/// say nothing else, while they may have one: that is no better than silence.
+fn is_cut_off(status: Option<StatusCode>, payload: &[u8]) -> bool {
+    let is_short = payload.len() <= MOST_REFUSAL_BYTES;
+    let names_none = is_short && payload.windows(NO_LEADER.len()).any(|part| part == NO_LEADER);
+    names_none || status == Some(StatusCode::NO_RESPONDERS)
+}
+
 /// With an inbox of its own: a request may be many messages, of which only the last is answered.
 async fn exchange(
     client: &Client,
@@ -256,6 +272,18 @@ mod tests {
             let said = read(wrong).await.unwrap_err();
             assert!(said.contains("cluster.nats.credentials_file") && !said.contains("secret"), "{said}");
         }
+    }
+
+    #[test]
+    fn who_knows_no_leader_is_as_good_as_silent() {
+        let refused =
+            |code: u64| format!(r#"{{"error":{{"code":503,"err_code":{code},"description":"x"}}}}"#);
+        assert!(is_cut_off(None, refused(10_008).as_bytes()));
+        assert!(is_cut_off(Some(StatusCode::NO_RESPONDERS), b""));
+        assert!(!is_cut_off(None, refused(10_071).as_bytes()));
+        assert!(!is_cut_off(None, b"{}"));
+        let data = format!("{}{}", refused(10_008), "x".repeat(MOST_REFUSAL_BYTES));
+        assert!(!is_cut_off(None, data.as_bytes()), "that is an event");
     }
 
     #[tokio::test]
