@@ -16,7 +16,6 @@ use tokio::time::{Instant, sleep};
 pub(crate) use self::{
     cuts::run as run_cuts, flips::run as run_flips, power::run as run_power, random::run as run_random,
 };
-use crate::WRITE_FAILED;
 use testing::{
     history::Counts,
     loaded::{LoadEnd, LoadedCluster, LoadedTables},
@@ -41,8 +40,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 struct EarlierLoads {
     counts: Counts,
     tables: LoadedTables,
-    /// Pods that have ended by themselves.
-    ended: usize,
 }
 
 impl EarlierLoads {
@@ -61,7 +58,7 @@ fn skipped() -> Option<String> {
 /// Ends the clients, moves everything to S3, audits that, and holds what is there against what was seen.
 async fn finish(cluster: &mut LoadedCluster, mut earlier: EarlierLoads) -> Result<String, String> {
     cluster.goes_on().await;
-    earlier.ended += until_in_step(cluster).await?;
+    until_in_step(cluster).await?;
     let takeovers = cluster.takeovers().await;
     earlier.add(cluster.load.end().await);
     let first = &cluster.pods[0];
@@ -69,35 +66,30 @@ async fn finish(cluster: &mut LoadedCluster, mut earlier: EarlierLoads) -> Resul
         .await;
     first.audit().await;
     cluster.expect_tables(&earlier.tables).await;
-    let EarlierLoads { counts, ended, .. } = earlier;
+    let counts = earlier.counts;
     if counts.acked == 0 || counts.seen == 0 {
         return Err("nothing was written, or nothing read: this run proves nothing".to_owned());
     }
-    Ok(format!("{counts}; {takeovers} takeovers; {ended} pods ended over a write of unknown outcome"))
+    Ok(format!("{counts}; {takeovers} takeovers"))
 }
 
-/// Waits until every copy has applied what any copy of its shard has now: after every fault all follow again.
-/// A pod that could not find out what had become of a write has ended, as it must, and is started again; how
-/// many have.
-async fn until_in_step(cluster: &mut LoadedCluster) -> Result<usize, String> {
+/// Waits until every copy has applied what any copy of its shard has now: after every fault all follow again,
+/// and no pod has ended over it.
+async fn until_in_step(cluster: &mut LoadedCluster) -> Result<(), String> {
     let now = cluster.applied().await;
     let goals: Vec<u64> =
         now.iter().map(|copies| copies.iter().flatten().copied().max().unwrap_or(0)).collect();
-    let (mut ended, until) = (0, Instant::now() + PATIENCE);
+    let until = Instant::now() + PATIENCE;
     loop {
         for (number, pod) in cluster.pods.iter_mut().enumerate() {
             if pod.has_ended() {
                 let code = pod.wait().await;
-                if code != Some(WRITE_FAILED) {
-                    return Err(format!("zombi-{number} has ended by itself, with {code:?}"));
-                }
-                pod.try_run().await?;
-                ended += 1;
+                return Err(format!("zombi-{number} has ended by itself, with {code:?}"));
             }
         }
         let applied = cluster.applied().await;
         if applied.iter().zip(&goals).all(|(copies, goal)| have_reached(copies, *goal)) {
-            return Ok(ended);
+            return Ok(());
         }
         if Instant::now() >= until {
             return Err(format!("copies do not follow: {applied:?}, where they should be: {goals:?}"));

@@ -102,7 +102,7 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     };
     let mut rng = StdRng::seed_from_u64(seed);
     let mut cluster = begin_on(&network).await;
-    let (mut cuts, mut kinds, mut earlier) = (0, BTreeMap::new(), EarlierLoads::default());
+    let (mut cuts, mut kinds) = (0, BTreeMap::new());
     while budget.allows(cuts) {
         let kind = CutKind::ALL[cuts % CutKind::ALL.len()];
         kind.make(&mut network, &cluster, rng.random_range(0..SHARDS)).await?;
@@ -116,11 +116,11 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         network.heal().await?;
         cluster.load.only_ask(0..cluster.pods.len());
         cluster.goes_on().await;
-        earlier.ended += until_in_step(&mut cluster).await?;
+        until_in_step(&mut cluster).await?;
         *kinds.entry(kind).or_insert(0) += 1;
         cuts += 1;
     }
-    let found = finish(&mut cluster, earlier).await?;
+    let found = finish(&mut cluster, EarlierLoads::default()).await?;
     Ok(format!("{cuts} cuts ({kinds:?}): {found}"))
 }
 

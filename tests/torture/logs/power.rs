@@ -53,7 +53,7 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         disks.pods.push(Disk::make("ext4", pod.volume.path(), DISK_BYTES).await?);
     }
     let mut cluster = LoadedCluster::begin(servers, pods).await;
-    let (mut cuts, mut kinds, mut earlier) = (0, BTreeMap::new(), EarlierLoads::default());
+    let (mut cuts, mut kinds) = (0, BTreeMap::new());
     while budget.allows(cuts) {
         let (of_servers, of_pods) = CUTS[cuts % CUTS.len()];
         sleep(Duration::from_millis(rng.random_range(100..3000))).await;
@@ -61,11 +61,11 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         let pods = some(&mut rng, 0..PODS, of_pods);
         cut(&mut cluster, &disks, &servers, &pods).await?;
         cluster.goes_on().await;
-        earlier.ended += until_in_step(&mut cluster).await?;
+        until_in_step(&mut cluster).await?;
         *kinds.entry(format!("{of_servers} servers and {of_pods} pods")).or_insert(0) += 1;
         cuts += 1;
     }
-    let found = finish(&mut cluster, earlier).await?;
+    let found = finish(&mut cluster, EarlierLoads::default()).await?;
     // Before the directories that they are mounted on are removed.
     drop(disks);
     Ok(format!("{cuts} power cuts ({kinds:?}): {found}"))

@@ -106,7 +106,7 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     let mut run = RandomRun { rng, cluster, network, broken: Broken::default(), counts: BTreeMap::new() };
     let (mut rounds, mut earlier) = (0_usize, EarlierLoads::default());
     while budget.allows(rounds) {
-        earlier.ended += run.round().await?;
+        run.round().await?;
         rounds += 1;
         if rounds.is_multiple_of(OF_ONE_LOAD) {
             let next = ClusterLoad::begin(&run.cluster.pods, &format!("later-{rounds}"));
@@ -118,8 +118,7 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
 }
 
 impl RandomRun {
-    /// Returns how many pods have ended by themselves.
-    async fn round(&mut self) -> Result<usize, String> {
+    async fn round(&mut self) -> Result<(), String> {
         sleep(Duration::from_millis(self.rng.random_range(0..1000))).await;
         let first = LogFault::choose(&mut self.rng, true, self.network.is_some());
         self.begin(first).await?;
