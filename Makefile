@@ -67,7 +67,7 @@ requirements: ## Write tests/requirements.txt anew, with hashes; needs uv
 kube-build: ## Build Kubernetes for kube-check, once a machine: ten minutes and 4 GiB, through the Go module proxy
 	tests/kube/build
 
-kube-check: setup ## Run it on a real Kubernetes; KUBE="--only dev --keep"; skipped where that cannot be
+kube-check: setup ## Run it on a real Kubernetes; KUBE="--only dev --keep", KUBE="--only cluster"; skipped where that cannot be
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$$(.ci/python) -B tests/kube/check.py $(TARGET)/zombi $(TARGET)/examples/s3 $(KUBE)
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Zombi on a real Kubernetes of one node.
 
-    tests/kube/check.py ZOMBI S3 [--only dev|production] [--keep]
+    tests/kube/check.py ZOMBI S3 [--only dev|production|cluster]... [--keep]
 
 ZOMBI and S3 are the two binaries (`make kube-check` builds and passes them); Kubernetes is what `make kube-build`
 has built. First the development overlay under load: rolling update, deleted pod, drained node, kill -9, SIGSTOP,
 a second replica, MinIO's pod, a deleted claim, an emptied bucket; nothing acknowledged may be lost, doubled or
 moved. Then the production overlay with the component auth: real ServiceAccount tokens, a right taken away, the
-client of deploy/examples, drains against the budget. Needs Linux, root, and the tools that it names where they are
+client of deploy/examples, drains against the budget. Then the overlay cluster, three pods and three NATS servers, under
+load: the owner of a shard and the server that leads its log are deleted and killed, both sets are updated; each event
+is there once, every shard owned, every copy in step. Needs Linux, root, and the tools that it names where they are
 missing; where it cannot run it says why, and checks nothing.
 
 With --keep the cluster stays until Enter is pressed, also after a failure: WORK/in kubectl get pods -A.
@@ -29,17 +31,18 @@ import images
 from cluster import Cluster, hindrance
 from demo import say
 from development import development
+from many_pods import many_pods
 from namespace import Clock
 from production import production
 
-PARTS = {"dev": development, "production": production}
+PARTS = {"dev": development, "production": production, "cluster": many_pods}
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("zombi")
     arguments.add_argument("s3")
-    arguments.add_argument("--only", choices=PARTS)
+    arguments.add_argument("--only", choices=PARTS, action="append")
     arguments.add_argument("--keep", action="store_true")
     arguments = arguments.parse_args()
     # What was started ends with this process, but files and control groups are for `finally`.
@@ -81,7 +84,7 @@ def on_a_cluster(programs, work, arguments):
         cluster.start()
         cluster.load(archives)
         for name, part in PARTS.items():
-            if arguments.only in (None, name):
+            if not arguments.only or name in arguments.only:
                 clock = Clock()
                 part(cluster)
                 say(f"{name:10} all of it in {clock}")

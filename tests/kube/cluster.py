@@ -309,7 +309,7 @@ class Cluster:
                     say(f"---- kubectl {' '.join(arguments)}: no answer")
         for log in sorted(glob.glob(self.path("log", "*.log"))):
             say(f"---- {log}\n{self.tail(os.path.basename(log)[:-len('.log')])}")
-        for log in sorted(glob.glob(self.path("node", "pods", "*", "*", "*.log")), key=os.path.getmtime)[-4:]:
+        for log in sorted(glob.glob(self.path("node", "pods", "*", "*", "*.log")), key=os.path.getmtime)[-8:]:
             with open(log, errors="replace") as file:
                 say(f"---- {log}\n{''.join(file.readlines()[-30:])}")
 

@@ -57,12 +57,12 @@ def until_answered(connection, method, path, body=None, stop=None):
 
 
 class Load:
-    def __init__(self, address, headers=None):
-        self.address, self.headers = address, headers
+    def __init__(self, address, headers=None, table=TABLE, writers=WRITERS):
+        self.address, self.headers, self.table = address, headers, table
         self.acked, self.seen, self.faults = {}, [], []
         self.retries = self.duplicates = 0
         self.lock, self.stopping, self.reading_ends = threading.Lock(), threading.Event(), threading.Event()
-        self.writers = [threading.Thread(target=self.write, args=[number], daemon=True) for number in range(WRITERS)]
+        self.writers = [threading.Thread(target=self.write, args=[number], daemon=True) for number in range(writers)]
         self.follower = threading.Thread(target=self.follow, daemon=True)
 
     def start(self):
@@ -78,7 +78,7 @@ class Load:
         while not self.stopping.is_set() and not self.faults:
             key = f"{writer}-{number}"
             event = {"payload": {"writer": writer, "number": number}, "partition": number % PARTITIONS, "idempotency_key": key}
-            (status, answer), tries = until_answered(connection, "POST", f"/tables/{TABLE}", event)
+            (status, answer), tries = until_answered(connection, "POST", f"/tables/{self.table}", event)
             with self.lock:
                 self.retries += tries - 1
                 if status in (200, 201):
@@ -94,7 +94,7 @@ class Load:
         connection, cursor = self.connect(), ""
         while not self.reading_ends.is_set():
             # As a client that was there before the table.
-            (status, page), _ = until_answered(connection, "GET", f"/tables/{TABLE}?limit=1000{cursor}", stop=self.reading_ends)
+            (status, page), _ = until_answered(connection, "GET", f"/tables/{self.table}?limit=1000{cursor}", stop=self.reading_ends)
             if status == 404 and not cursor:
                 time.sleep(0.2)
                 continue
@@ -112,7 +112,7 @@ class Load:
 
     def goes_on(self, patience=PATIENCE):
         """Until every writer could have had some events acknowledged."""
-        goal, until = len(self.acked) + 10 * WRITERS, time.monotonic() + patience
+        goal, until = len(self.acked) + 10 * len(self.writers), time.monotonic() + patience
         while len(self.acked) < goal and time.monotonic() < until:
             self.healthy()
             time.sleep(0.1)
@@ -133,7 +133,7 @@ class Load:
 
     def compare(self, what):
         """Everything is there once, for the follower and for somebody who reads it all now."""
-        records = pages(self.connect(), TABLE)
+        records = pages(self.connect(), self.table)
         now = [(one["partition"], one["offset"], one["idempotency_key"]) for one in records]
         sent = {key: (*place, key) for key, place in self.acked.items()}
         for who, found in (("a reader", now), ("the follower", self.seen)):

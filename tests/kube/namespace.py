@@ -1,4 +1,4 @@
-"""What the checks do in one namespace: ask kubectl, wait for Zombi's pod, and know how each of its lives ended."""
+"""What the checks do in one namespace: ask kubectl, wait for pods, and know how each of their lives ended."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import urllib.request
 from cluster import NODE, PATIENCE
 from demo import check, say
 from load import Connection
+from manifests import POD_SECURITY
 
 # Of the base, in every overlay.
 POD, SET, CLAIM = "zombi-0", "statefulset/zombi", "data-zombi-0"
@@ -17,6 +18,12 @@ POD, SET, CLAIM = "zombi-0", "statefulset/zombi", "data-zombi-0"
 class Namespace:
     def __init__(self, cluster, name):
         self.cluster, self.name, self.watcher = cluster, name, None
+
+    def make(self):
+        """As the production overlay's own file says, and with warnings beside."""
+        label = "=".join(*POD_SECURITY.items())
+        self.cluster.kubectl("create", "namespace", self.name)
+        self.cluster.kubectl("label", "namespace", self.name, label, label.replace("enforce", "warn"))
 
     def kubectl(self, *arguments, ok=True, text=None):
         return self.cluster.kubectl("-n", self.name, *arguments, ok=ok, text=text)
@@ -38,7 +45,7 @@ class Namespace:
     def watch(self):
         """Writes down every state of every pod: what the kubelet says of a deleted one is gone a moment later."""
         path = self.cluster.path("log", f"pods-{self.name}.json")
-        with open(path, "ab") as file, open(self.cluster.path("log", f"watch-{self.name}.log"), "ab") as log:
+        with open(path, "wb") as file, open(self.cluster.path("log", f"watch-{self.name}.log"), "ab") as log:
             command = [self.cluster.program("kubectl"), "-n", self.name, "get", "pods", "-o", "json", "--watch", "--output-watch-events"]
             self.watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=log, env=self.cluster.environment())
         return self
@@ -78,15 +85,15 @@ class Namespace:
     def ended_well(self, uid, what):
         """SIGTERM, and then by itself: whoever outlives the grace ends with 137."""
         ended = self.ending(uid)
-        check(ended["exitCode"] == 0, f"{what}: Zombi ends with 0 within its grace: {ended}")
+        check(ended["exitCode"] == 0, f"{what}: the pod ends with 0 within its grace: {ended}")
 
     # ---- Zombi
 
     def pod(self, name=POD):
         return self.get("pod", name)
 
-    def uid(self):
-        return (self.pod() or {}).get("metadata", {}).get("uid")
+    def uid(self, name=POD):
+        return (self.pod(name) or {}).get("metadata", {}).get("uid")
 
     def restarts(self, name=POD):
         statuses = (self.pod(name) or {}).get("status", {}).get("containerStatuses")
@@ -98,26 +105,28 @@ class Namespace:
             return False
         return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
 
-    def ready(self, other_than=None, restarts=None, patience=PATIENCE):
-        """Until Zombi's pod is ready: another pod than that, or after that many restarts."""
+    def ready(self, name=POD, other_than=None, restarts=None, patience=PATIENCE):
+        """Until the pod is ready: another one than that, or after that many restarts."""
         def holds():
-            pod = self.pod()
+            pod = self.pod(name)
             is_due = pod and pod["metadata"]["uid"] != other_than
-            return is_due and self.is_ready() and (restarts is None or self.restarts() >= restarts)
+            return is_due and self.is_ready(name) and (restarts is None or self.restarts(name) >= restarts)
 
-        self.wait("Zombi is ready", holds, patience)
+        self.wait(f"{name} is ready", holds, patience)
 
     def service(self, name="zombi"):
         return self.get("service", name)["spec"]["clusterIP"]
 
-    def admin(self):
-        """Its admin port, by the pod's address, as the kubelet asks it."""
-        address = self.wait("the pod has an address", lambda: (self.pod() or {}).get("status", {}).get("podIP"))
-        return Connection(address, 9090)
+    def address(self, name=POD):
+        return self.wait("the pod has an address", lambda: (self.pod(name) or {}).get("status", {}).get("podIP"))
 
-    def metrics(self):
+    def admin(self, name=POD):
+        """Its admin port, by the pod's address, as the kubelet asks it."""
+        return Connection(self.address(name), 9090)
+
+    def metrics(self, name=POD):
         """By name, those without labels."""
-        address = self.admin().address
+        address = self.address(name)
         with urllib.request.urlopen(f"http://{address}:9090/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         pairs = [line.split() for line in lines if not line.startswith("#") and "{" not in line]
@@ -126,13 +135,22 @@ class Namespace:
     def logs(self, name=POD, *more):
         return self.kubectl("logs", name, *more, ok=False).stdout
 
-    def signal(self, signal):
-        """To Zombi itself, past the kubelet."""
-        wanted = self.pod()["status"]["containerStatuses"][0]["containerID"].split("//")[1]
+    def container(self, name=POD):
+        """What containerd calls the pod's container."""
+        return self.pod(name)["status"]["containerStatuses"][0]["containerID"].split("//")[1]
+
+    def process(self, container):
+        """The container's process, as a number on the node; nothing once it has ended."""
         tasks = self.cluster.node_runs("ctr", "-n", "k8s.io", "task", "ls")
-        found = [line.split()[1] for line in tasks.stdout.splitlines() if line.startswith(wanted)]
-        check(len(found) == 1, f"containerd knows Zombi's process: {tasks.stdout}{tasks.stderr}")
-        sent = self.cluster.node_runs("sh", "-c", f"kill -{signal} {found[0]}")
+        check(tasks.returncode == 0, f"containerd says what runs: {tasks.stdout}{tasks.stderr}")
+        found = [line.split() for line in tasks.stdout.splitlines() if line.startswith(container)]
+        return next((number for _, number, state in found if state != "STOPPED"), None)
+
+    def signal(self, signal, name=POD):
+        """To the process itself, past the kubelet."""
+        number = self.process(self.container(name))
+        check(number, f"containerd knows the process of {name}")
+        sent = self.cluster.node_runs("sh", "-c", f"kill -{signal} {number}")
         check(sent.returncode == 0, f"it is sent a {signal}: {sent.stderr}")
 
     def scale(self, what, replicas):

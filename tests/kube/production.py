@@ -12,7 +12,7 @@ import yaml
 from cluster import NODE
 from demo import check, say
 from load import Connection, pages
-from manifests import CERT_MANAGER, DEPLOY, OPERATOR, POD_SECURITY, ROOT, kustomize, with_components
+from manifests import CERT_MANAGER, DEPLOY, OPERATOR, ROOT, kustomize, with_components
 from namespace import CLAIM, POD, SET, Clock, Namespace
 
 OVERLAY = os.path.join(DEPLOY, "overlays", "production")
@@ -24,10 +24,7 @@ RELOAD = 180
 
 def production(cluster):
     space, shop = Namespace(cluster, "zombi"), Namespace(cluster, "shop")
-    label = "=".join(*POD_SECURITY.items())
-    # As the overlay's own file says, and with warnings beside.
-    cluster.kubectl("create", "namespace", space.name)
-    cluster.kubectl("label", "namespace", space.name, label, label.replace("enforce", "warn"))
+    space.make()
     dry_runs(space)
     folder = Overlay(cluster)
     made(space, folder)
