@@ -81,7 +81,7 @@ console-check: setup ## Try the console in Chromium; its screenshots are kept be
 
 bench: setup ## Measure against the limit; BENCH="--full", BENCH="--only hot"
 	$(CARGO) build --locked --release --features bench --bins --examples
-	$(TARGET:debug=release)/examples/bench $(BENCH)
+	python=$$(.ci/python) && export NATS_SERVER="$${python%/*}/nats-server"; $(TARGET:debug=release)/examples/bench $(BENCH)
 
 bench-report: setup ## A glance at the same, with the build that the tests use; it judges nothing
 	$(CARGO) build --locked $(TESTED) --bins --examples

@@ -169,9 +169,23 @@ pub(crate) async fn load<F>(
 where
     F: Fn(usize) -> Vec<u8> + Send + Sync + 'static,
 {
+    load_at(&[address], connections, time, rate, request).await
+}
+
+/// The same, with the connections dealt out to several servers.
+pub(crate) async fn load_at<F>(
+    addresses: &[SocketAddr],
+    connections: usize,
+    time: Duration,
+    rate: Option<f64>,
+    request: F,
+) -> Load
+where
+    F: Fn(usize) -> Vec<u8> + Send + Sync + 'static,
+{
     let mut open = Vec::new();
-    for _ in 0..connections {
-        open.push(Connection::open(address).await);
+    for number in 0..connections {
+        open.push(Connection::open(addresses[number % addresses.len()]).await);
     }
     let (request, next) = (Arc::new(request), Arc::new(AtomicUsize::new(0)));
     let started = Instant::now();

@@ -17,6 +17,7 @@
 mod bare;
 mod client;
 mod data;
+mod pods;
 mod process;
 mod report;
 mod work;
@@ -33,7 +34,7 @@ pub struct Options {
     /// More rounds, longer ones, and the growth to 50 million events.
     #[arg(long)]
     full: bool,
-    /// A glance: one short round each, to see that it runs; no growth.
+    /// A glance: one short round each, to see that it runs; no growth, no logs.
     #[arg(long)]
     glance: bool,
     /// Only rows whose name holds one of these texts.
@@ -121,6 +122,7 @@ fn main() {
         work::cold::run(&options, &mut report).await;
         work::tables::run(&options, &mut report).await;
         work::shards::run(&options, &mut report).await;
+        work::logs::run(&options, &mut report).await;
         work::age::run(&options, &mut report).await;
         work::growth::run(&options, &mut report).await;
     });

@@ -34,9 +34,38 @@ pub(crate) struct Zombi {
 }
 
 /// A running S3 server that keeps its objects in memory.
-struct S3 {
+pub(crate) struct S3 {
     child: Child,
     endpoint: String,
+}
+
+impl S3 {
+    pub(crate) fn start(options: &Options) -> Self {
+        let mut child = Command::new(options.s3())
+            .arg("127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the S3 server starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, endpoint: line.trim().to_owned() }
+    }
+
+    /// What a server with its bucket is told.
+    pub(crate) fn settings(&self) -> [String; 3] {
+        [
+            "s3.bucket=bench".to_owned(),
+            "s3.create_bucket=true".to_owned(),
+            format!("s3.endpoint={}", self.endpoint),
+        ]
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 impl Zombi {
@@ -47,14 +76,7 @@ impl Zombi {
 
     /// With a bucket of its own.
     pub(crate) fn tiered(options: &Options, settings: &[&str]) -> Self {
-        let mut child = Command::new(options.s3())
-            .arg("127.0.0.1:0")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the S3 server starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self::new(options, settings, Some(S3 { child, endpoint: line.trim().to_owned() }))
+        Self::new(options, settings, Some(S3::start(options)))
     }
 
     fn new(options: &Options, settings: &[&str], s3: Option<S3>) -> Self {
@@ -161,10 +183,6 @@ impl Drop for Zombi {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-        if let Some(s3) = &mut self.s3 {
-            drop(s3.child.kill());
-            drop(s3.child.wait());
-        }
     }
 }
 
@@ -178,13 +196,7 @@ fn all_settings(settings: &[&str], s3: Option<&S3>) -> Vec<String> {
         "limits.disk_reserve_percent=0",
     ];
     let mut all: Vec<String> = always.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
-    if let Some(s3) = s3 {
-        all.extend([
-            "s3.bucket=bench".to_owned(),
-            "s3.create_bucket=true".to_owned(),
-            format!("s3.endpoint={}", s3.endpoint),
-        ]);
-    }
+    all.extend(s3.into_iter().flat_map(S3::settings));
     all
 }
 

@@ -19,7 +19,7 @@ pub(crate) use self::{
 use testing::{
     history::Counts,
     loaded::{LoadEnd, LoadedCluster, LoadedTables},
-    nats,
+    nats::has_nats,
     server::{PATIENCE, eventually},
 };
 
@@ -50,9 +50,9 @@ impl EarlierLoads {
 }
 
 /// What is said where there are no servers for the logs.
-fn skipped() -> Option<String> {
-    let has_none = nats::program().is_none();
-    has_none.then(|| "skipped: NATS_SERVER names no NATS server; `make torture` sets it".to_owned())
+async fn skipped() -> Option<String> {
+    let has_none = !has_nats().await;
+    has_none.then(|| "skipped: there is no NATS server".to_owned())
 }
 
 /// Ends the clients, moves everything to S3, audits that, and holds what is there against what was seen.

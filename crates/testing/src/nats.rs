@@ -2,11 +2,12 @@
 //! names.
 
 use std::{
+    env,
     ffi::OsString,
     fs::{self, File},
     io,
     net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
@@ -28,6 +29,10 @@ use super::{
     signal::send_signal,
 };
 
+/// Who may write to them.
+pub const USER: &str = "zombi";
+pub const PASSWORD: &str = "secret";
+
 /// Servers.
 pub const SERVERS: usize = 3;
 /// How often they are started before somebody else's ports are no excuse any more.
@@ -39,41 +44,62 @@ const LEAD_TRIES: usize = 20;
 const LEAD_PAUSE: Duration = Duration::from_millis(500);
 
 /// The program of the servers, if anybody says which that is.
-pub fn program() -> Option<OsString> {
-    std::env::var_os("NATS_SERVER").filter(|program| !program.is_empty())
+fn program() -> Option<OsString> {
+    env::var_os("NATS_SERVER").filter(|program| !program.is_empty())
+}
+
+/// Whether servers can be had; says so if not.
+pub async fn has_nats() -> bool {
+    match program() {
+        Some(program) => process::has(&program.to_string_lossy()).await,
+        None => {
+            eprintln!("SKIPPED: NATS_SERVER names no NATS server");
+            false
+        }
+    }
 }
 
 /// The servers. All ends with it.
 pub struct NatsTrio {
+    /// They end before their directory goes.
+    processes: Vec<Option<Child>>,
     directory: TempDir,
     program: OsString,
     machines: Vec<Machine>,
     /// Of each: for clients, for monitoring, for the others.
     ports: Vec<[u16; 3]>,
-    processes: Vec<Option<Child>>,
     client: Client,
 }
 
 impl NatsTrio {
     /// Three on this machine that have found each other.
     pub async fn start() -> Self {
-        let mut servers = Self::new(vec![Machine::here(); SERVERS]);
+        Self::start_in(&env::temp_dir()).await
+    }
+
+    /// The same, with what they store below a directory.
+    pub async fn start_in(place: &Path) -> Self {
+        let mut servers = Self::new_in(place, vec![Machine::here(); SERVERS]);
         servers.run().await;
         servers
     }
 
     /// Those of three machines, not started yet.
     pub fn new(machines: Vec<Machine>) -> Self {
+        Self::new_in(&env::temp_dir(), machines)
+    }
+
+    fn new_in(place: &Path, machines: Vec<Machine>) -> Self {
         assert_eq!(machines.len(), SERVERS);
-        let directory = TempDir::new().unwrap();
-        fs::write(directory.path().join("credentials"), "zombi:secret\n").unwrap();
+        let directory = TempDir::new_in(place).unwrap();
+        fs::write(directory.path().join("credentials"), format!("{USER}:{PASSWORD}\n")).unwrap();
         let client = Client::builder().no_proxy().tls_certs_only([]).timeout(ANSWER_TIMEOUT).build();
         let servers = Self {
+            processes: (0..SERVERS).map(|_| None).collect(),
             directory,
             program: program().expect("NATS_SERVER names the server: make log-check"),
             machines,
             ports: Vec::new(),
-            processes: (0..SERVERS).map(|_| None).collect(),
             client: client.unwrap(),
         };
         for number in 0..SERVERS {
@@ -100,17 +126,22 @@ impl NatsTrio {
 
     /// What pods are told of them.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let list = |scheme: &str, place: usize| {
-            let of_each = self.machines.iter().zip(&self.ports);
-            let addresses =
-                of_each.map(|(machine, ports)| format!("{scheme}://{}:{}", machine.ip, ports[place]));
-            addresses.collect::<Vec<_>>().join(",")
-        };
         vec![
-            ("cluster.nats.urls", list("nats", 0)),
-            ("cluster.nats.monitors", list("http", 1)),
+            ("cluster.nats.urls", self.urls().join(",")),
+            ("cluster.nats.monitors", self.addresses("http://", 1).join(",")),
             ("cluster.nats.credentials_file", self.path("credentials").display().to_string()),
         ]
+    }
+
+    /// Where clients reach each of them.
+    pub fn urls(&self) -> Vec<String> {
+        self.addresses("nats://", 0)
+    }
+
+    /// Each one's address with one of its ports, behind something.
+    fn addresses(&self, before: &str, port: usize) -> Vec<String> {
+        let of_each = self.machines.iter().zip(&self.ports);
+        of_each.map(|(machine, ports)| format!("{before}{}:{}", machine.ip, ports[port])).collect()
     }
 
     /// Kills one, as if its machine were gone.
@@ -217,8 +248,8 @@ impl NatsTrio {
         let mut socket = BufReader::new(TcpStream::connect((self.machines[number].ip, port)).await?);
         let body = format!(r#"{{"placement":{{"preferred":"n{number}"}}}}"#);
         let said = format!(
-            "CONNECT {{\"verbose\":false,\"user\":\"zombi\",\"pass\":\"secret\"}}\r\nSUB answers 1\r\n\
-             PUB $JS.API.STREAM.LEADER.STEPDOWN.{stream} answers {}\r\n{body}\r\n",
+            "CONNECT {{\"verbose\":false,\"user\":\"{USER}\",\"pass\":\"{PASSWORD}\"}}\r\n\
+             SUB answers 1\r\nPUB $JS.API.STREAM.LEADER.STEPDOWN.{stream} answers {}\r\n{body}\r\n",
             body.len()
         );
         socket.write_all(said.as_bytes()).await?;
@@ -235,18 +266,16 @@ impl NatsTrio {
     fn config(&self, number: usize) -> String {
         let ([client, monitor, route], ip) = (self.ports[number], self.machines[number].ip);
         let data = self.data_dir(number);
-        let of_each = self.machines.iter().zip(&self.ports);
-        let routes = of_each
-            .map(|(machine, ports)| format!("\"nats://route:between@{}:{}\"", machine.ip, ports[2]))
-            .collect::<Vec<_>>()
-            .join(", ");
+        // Shown as NATS reads it: a list of texts between quotes.
+        let routes = self.addresses("nats://route:between@", 2);
         format!(
             "server_name: n{number}\nlisten: \"{ip}:{client}\"\nhttp: \"{ip}:{monitor}\"\n\
              jetstream {{ store_dir: {data:?}, sync_interval: always, max_memory_store: 64MiB, \
              max_file_store: 64GiB }}\n\
-             accounts {{ ZOMBI {{ jetstream: enabled, users: [ {{ user: zombi, password: secret }} ] }} }}\n\
+             accounts {{ ZOMBI {{ jetstream: enabled, \
+             users: [ {{ user: {USER}, password: {PASSWORD} }} ] }} }}\n\
              cluster {{ name: zombi, listen: \"{ip}:{route}\", \
-             authorization {{ user: route, password: between }}, routes: [ {routes} ] }}\n"
+             authorization {{ user: route, password: between }}, routes: {routes:?} }}\n"
         )
     }
 

@@ -1,23 +1,18 @@
 //! What it costs that a table is another pod's, and that a pod has many shards.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
-    slice,
-    time::Duration,
-};
+use std::{net::SocketAddr, slice, time::Duration};
 
 use super::in_turn;
 use crate::{
     Options,
     client::{Load, get, load, request},
     data,
+    pods::Pods,
     process::Zombi,
     report::{Goal, Report},
 };
-use contracts::{name::TableName, shards::shard_of};
 
 const PODS: usize = 3;
-const SHARDS: u32 = 12;
 const CONNECTIONS: usize = 64;
 /// Tables of the row about one pod with all shards: some in each.
 const TABLES: usize = 48;
@@ -31,72 +26,12 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
     in_one_pod(options, report).await;
 }
 
-/// Pods over one bucket; the first one has it.
-struct Pods {
-    all: Vec<Zombi>,
-    owners: Vec<String>,
-}
-
-impl Pods {
-    async fn start(options: &Options, count: usize, more: &[&str]) -> Self {
-        let addresses = free_addresses(count);
-        let list = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-        let mut all: Vec<Zombi> = Vec::new();
-        for (number, address) in addresses.iter().enumerate() {
-            let mut settings = vec![
-                format!("host={}", address.ip()),
-                format!("port={}", address.port()),
-                format!("pod=zombi-{number}"),
-                format!("cluster.pods={count}"),
-                format!("cluster.shards={SHARDS}"),
-                format!("cluster.address={list}"),
-            ];
-            settings.extend(more.iter().map(|setting| (*setting).to_owned()));
-            let pod = match all.first() {
-                None => Zombi::tiered(options, &texts(&settings)),
-                Some(first) => {
-                    settings
-                        .extend(["s3.bucket=bench".to_owned(), format!("s3.endpoint={}", first.endpoint())]);
-                    Zombi::start(options, &texts(&settings))
-                }
-            };
-            all.push(pod);
-        }
-        let shown = all[0].ask("GET", "/cluster").await;
-        let owner = |shard: &serde_json::Value| shard["owner"].as_str().unwrap().to_owned();
-        let owners = shown["shards"].as_array().unwrap().iter().map(owner).collect();
-        Self { all, owners }
-    }
-
-    /// A table that a pod owns.
-    fn table_of(&self, pod: usize) -> String {
-        let is_its = |table: &String| {
-            let shard = shard_of(&TableName::parse(table).unwrap(), SHARDS);
-            self.owners[shard as usize] == format!("zombi-{pod}")
-        };
-        (0..).map(|number| format!("table-{number}")).find(is_its).unwrap()
-    }
-}
-
 /// Microseconds of processor time of all these servers for each request of a load.
 async fn processor_us(servers: &[Zombi], sent: impl Future<Output = usize>) -> f64 {
     let secs = || servers.iter().map(Zombi::processor_secs).sum::<f64>();
     let before = secs();
     let requests = sent.await;
     (secs() - before) * 1e6 / requests as f64
-}
-
-fn texts(settings: &[String]) -> Vec<&str> {
-    settings.iter().map(String::as_str).collect()
-}
-
-/// Addresses on which nobody listens, of a network of their own, so that nobody takes them meanwhile.
-fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let [one, two, three, _] = std::process::id().to_be_bytes();
-    let addresses = (1..).map(|last| IpAddr::from(Ipv4Addr::new(127, one.max(1), two, three ^ last)));
-    let bound: Vec<TcpListener> =
-        addresses.take(count).map(|address| TcpListener::bind((address, 0)).unwrap()).collect();
-    bound.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }
 
 /// Appends of JSON records to tables, one after the other.
@@ -123,9 +58,9 @@ async fn passed_on(options: &Options, report: &mut Report) {
     if !rows.iter().any(|name| report.wants(name)) {
         return;
     }
-    let pods = Pods::start(options, PODS, &["flush.interval_secs=3600"]).await;
+    let pods = Pods::start(options, PODS, &["flush.interval_secs=3600"]);
     let (other, owner) = (pods.all[0].address, pods.all[1].address);
-    let table = pods.table_of(1);
+    let table = pods.table_of(1).await;
     let ready = appends(slice::from_ref(&table));
     // The first load opens the connections between the pods, too.
     let half = send(other, options.turn(), None, &ready).await.rate() / 2.0;
@@ -162,8 +97,8 @@ async fn work_of_passing_on(options: &Options, report: &mut Report) {
     if !report.wants(name) {
         return;
     }
-    let pods = Pods::start(options, PODS, &["flush.interval_secs=3600"]).await;
-    let ready = appends(slice::from_ref(&pods.table_of(1)));
+    let pods = Pods::start(options, PODS, &["flush.interval_secs=3600"]);
+    let ready = appends(slice::from_ref(&pods.table_of(1).await));
     let sent = async |pod: usize| send(pods.all[pod].address, options.turn(), None, &ready).await.requests;
     // The first load opens the connections between the pods, too.
     sent(0).await;
@@ -184,7 +119,7 @@ async fn by_three(options: &Options, report: &mut Report) {
         return;
     }
     let settings = ["flush.interval_secs=3600"];
-    let pods = Pods::start(options, PODS, &settings).await;
+    let pods = Pods::start(options, PODS, &settings);
     let one = [Zombi::tiered(options, &settings)];
     let tables: Vec<String> = (0..TABLES).map(|number| format!("table-{number}")).collect();
     let ready = appends(&tables);
@@ -228,7 +163,7 @@ async fn in_one_pod(options: &Options, report: &mut Report) {
         return;
     }
     let settings = ["flush.interval_secs=3600"];
-    let pod = Pods::start(options, 1, &settings).await;
+    let pod = Pods::start(options, 1, &settings);
     let many = &pod.all[0];
     let one = Zombi::tiered(options, &settings);
     let tables: Vec<String> = (0..TABLES).map(|number| format!("table-{number}")).collect();

@@ -93,7 +93,7 @@ impl CutKind {
 
 /// Cuts again and again, and compares in the end.
 pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
-    if let Some(why) = skipped() {
+    if let Some(why) = skipped().await {
         return Ok(why);
     }
     let mut network = match Network::make(MACHINES).await {

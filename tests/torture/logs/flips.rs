@@ -33,7 +33,7 @@ struct FlipOutcomes {
 
 /// Flips bits in a log of a cluster, then in another one's, and compares in the end of each.
 pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
-    if let Some(why) = skipped() {
+    if let Some(why) = skipped().await {
         return Ok(why);
     }
     let mut rng = StdRng::seed_from_u64(seed);

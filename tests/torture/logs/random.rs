@@ -91,7 +91,7 @@ struct RandomRun {
 
 /// Breaks one thing or two, heals them, and again; compares in the end.
 pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
-    if let Some(why) = skipped() {
+    if let Some(why) = skipped().await {
         return Ok(why);
     }
     let (cluster, network, without) = match Network::make(MACHINES).await {
