@@ -3,6 +3,8 @@
 CARGO := cargo
 # What tests and demos are built with: places to crash at, see crates/contracts/src/crash.rs. One set of features, so that nothing is built twice.
 TESTED := --features failpoints,bench
+# Names a NATS server to tests: the one of .ci/python. Where none can be had, what needs one fails, or is skipped and says so.
+WITH_NATS = python=$$(.ci/python) && export NATS_SERVER="$${python%/*}/nats-server"
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
@@ -45,7 +47,7 @@ stores: setup ## Try the S3 servers that others have written
 	$$(.ci/python) tests/stores.py $(TARGET)/zombi
 
 log-check: setup ## Hold the log that pods share to three real NATS servers, which are killed and stopped
-	python=$$(.ci/python) && NATS_SERVER=$${python%/*}/nats-server $(CARGO) test --locked --workspace $(TESTED) --test nats --test log -- --test-threads 2
+	$(WITH_NATS) && $(CARGO) test --locked --workspace $(TESTED) --test nats --test log -- --test-threads 2
 
 deploy-check: setup ## Check manifests, Dockerfile and Tiltfile with others' tools
 	$$(.ci/python) tests/deploy.py
@@ -81,7 +83,7 @@ console-check: setup ## Try the console in Chromium; its screenshots are kept be
 
 bench: setup ## Measure against the limit; BENCH="--full", BENCH="--only hot"
 	$(CARGO) build --locked --release --features bench --bins --examples
-	python=$$(.ci/python) && export NATS_SERVER="$${python%/*}/nats-server"; $(TARGET:debug=release)/examples/bench $(BENCH)
+	$(WITH_NATS); $(TARGET:debug=release)/examples/bench $(BENCH)
 
 bench-report: setup ## A glance at the same, with the build that the tests use; it judges nothing
 	$(CARGO) build --locked $(TESTED) --bins --examples
@@ -99,10 +101,8 @@ backup-rate: setup ## Measure a backup against a plain copy; RATE="--events 1000
 	$(CARGO) build --locked --release --bins --examples
 	python3 tests/backup_rate.py $(TARGET:debug=release)/zombi $(TARGET:debug=release)/examples/s3 $(RATE)
 
-# Without the NATS servers of .ci/python, what is about logs is skipped, and says so.
 torture: setup ## Break everything around it; TORTURE="--seconds 600 --seed 7 --only kills", TORTURE="--only logs", TORTURE="--only random --seconds 3600"
-	python=$$(.ci/python) || echo "no NATS server can be had" >&2; \
-	NATS_SERVER=$${python:+$${python%/*}/nats-server} $(CARGO) test --locked $(TESTED) --test torture -- $(TORTURE)
+	$(WITH_NATS); $(CARGO) test --locked $(TESTED) --test torture -- $(TORTURE)
 
 fuzz: setup ## Throw bytes at every decoder; FUZZ="--secs 600 manifest"
 	CARGO="$(CARGO)" FEATURES="$(TESTED),fuzz" TARGET=$(TARGET) tests/fuzz/run $(FUZZ)
