@@ -1,20 +1,21 @@
 //! Several servers as the pods of one cluster.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
-    thread,
-};
+use std::thread;
 
 use serde_json::{Value, json};
-use testing::server::eventually;
+use testing::{
+    cluster::{PodSettings, settings_of, tables_in},
+    server::eventually,
+};
 
 use crate::{
     Options,
     client::request,
     process::{S3, Zombi},
 };
-use contracts::{name::TableName, shards::shard_of};
 
+/// Pods of a cluster.
+pub(crate) const PODS: usize = 3;
 const SHARDS: u32 = 12;
 
 /// Pods over one bucket.
@@ -27,22 +28,11 @@ impl Pods {
     /// So many, all at once: where shards have logs, none is ready while it waits for another.
     pub(crate) fn start(options: &Options, count: usize, more: &[&str]) -> Self {
         let bucket = S3::start(options);
-        let addresses = free_addresses(count);
-        let list = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-        let of_pod = |(number, address): (usize, &SocketAddr)| {
-            let mut settings = vec![
-                format!("host={}", address.ip()),
-                format!("port={}", address.port()),
-                format!("pod=zombi-{number}"),
-                format!("cluster.pods={count}"),
-                format!("cluster.shards={SHARDS}"),
-                format!("cluster.address={list}"),
-            ];
-            settings.extend(bucket.settings());
-            settings.extend(more.iter().map(|setting| (*setting).to_owned()));
-            settings
+        let of_pod = |place: &PodSettings| -> Vec<String> {
+            let place = place.iter().map(|(key, value)| format!("{key}={value}"));
+            place.chain(bucket.settings()).chain(more.iter().map(|setting| (*setting).to_owned())).collect()
         };
-        let settings: Vec<Vec<String>> = addresses.iter().enumerate().map(of_pod).collect();
+        let settings: Vec<Vec<String>> = settings_of(count, SHARDS).iter().map(of_pod).collect();
         let all: Vec<Zombi> = thread::scope(|scope| {
             let pods = settings.iter().map(|settings| scope.spawn(move || start(options, settings)));
             let pods: Vec<_> = pods.collect();
@@ -55,11 +45,7 @@ impl Pods {
     pub(crate) async fn table_of(&self, pod: usize) -> String {
         let shards = self.shards().await;
         let owner = format!("zombi-{pod}");
-        let is_its = |table: &String| {
-            let shard = shard_of(&TableName::parse(table).unwrap(), SHARDS);
-            shards[shard as usize]["owner"] == owner
-        };
-        (0..).map(|number| format!("table-{number}")).find(is_its).unwrap()
+        tables_in(SHARDS, |shard| shards[shard as usize]["owner"] == owner).next().unwrap()
     }
 
     /// Has each shard with a log go to the first of its copies, where it stays. From elsewhere it would go
@@ -98,13 +84,4 @@ impl Pods {
 fn start(options: &Options, settings: &[String]) -> Zombi {
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     Zombi::start(options, &settings)
-}
-
-/// Addresses on which nobody listens, of a network of their own, so that nobody takes them meanwhile.
-fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let [one, two, three, _] = std::process::id().to_be_bytes();
-    let addresses = (1..).map(|last| IpAddr::from(Ipv4Addr::new(127, one.max(1), two, three ^ last)));
-    let bound: Vec<TcpListener> =
-        addresses.take(count).map(|address| TcpListener::bind((address, 0)).unwrap()).collect();
-    bound.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }

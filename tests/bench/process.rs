@@ -11,15 +11,12 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+use testing::s3::{ACCESS_KEY, SECRET_KEY};
 
 use crate::{
     Options,
     client::{Connection, request},
 };
-
-/// What the S3 server takes.
-pub(crate) const ACCESS_KEY: &str = "zombi";
-pub(crate) const SECRET_KEY: &str = "zombi-secret";
 
 /// A running server on a volume of its own.
 pub(crate) struct Zombi {

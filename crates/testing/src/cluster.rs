@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use contracts::{name::TableName, shards::shard_of};
 use serde_json::Value;
 
-pub use super::places::SHARDS;
+pub use super::places::{PodSettings, SHARDS, settings_of};
 use super::{
-    places::{PodSettings, settings_at, settings_of},
+    places::settings_at,
     server::{TestServer, answer},
 };
 
@@ -61,13 +61,19 @@ impl TestCluster {
 
     /// Names of tables that a pod owns.
     pub fn tables_of(&self, pod: usize) -> impl Iterator<Item = String> + '_ {
-        (0..).map(|number| format!("table-{number}")).filter(move |table| self.owner(table) == pod)
+        tables_in(SHARDS, move |shard| self.owners[shard as usize] == pod)
     }
 
     /// One of them.
     pub fn table_of(&self, pod: usize) -> String {
         self.tables_of(pod).next().unwrap()
     }
+}
+
+/// Names of tables in those of so many shards that are wanted.
+pub fn tables_in(shards: u32, is_wanted: impl Fn(u32) -> bool) -> impl Iterator<Item = String> {
+    let names = (0..).map(|number| format!("table-{number}"));
+    names.filter(move |table| is_wanted(shard_of(&TableName::parse(table).unwrap(), shards)))
 }
 
 /// Makes servers that share a bucket the pods of one cluster.

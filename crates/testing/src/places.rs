@@ -18,10 +18,10 @@ pub(crate) const POD_SETTINGS: [&str; 8] = [
 ];
 
 /// What makes a server a pod.
-pub(crate) type PodSettings = [(&'static str, String); 7];
+pub type PodSettings = [(&'static str, String); 7];
 
 /// What makes so many servers the pods of one cluster, each at an address of its own.
-pub(crate) fn settings_of(count: usize, shards: u32) -> Vec<PodSettings> {
+pub fn settings_of(count: usize, shards: u32) -> Vec<PodSettings> {
     settings_at(&free_addresses(count), shards)
 }
 

@@ -20,13 +20,14 @@ use contracts::{
     payload::{Payload, PayloadKind},
     segment::SegmentId,
 };
+use testing::s3::{ACCESS_KEY, SECRET_KEY};
 
 use super::{MANY, append::json_singles, in_turn, rate, read, timed};
 use crate::{
     Options,
     client::{get, load},
     data,
-    process::{ACCESS_KEY, SECRET_KEY, Zombi},
+    process::Zombi,
     report::{Goal, Report},
 };
 

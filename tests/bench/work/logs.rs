@@ -26,12 +26,10 @@ use crate::{
     Options,
     client::{load_at, request},
     data,
-    pods::Pods,
+    pods::{PODS, Pods},
     process::Zombi,
     report::{Goal, Report},
 };
-
-const PODS: usize = 3;
 
 /// What is written, and how.
 #[derive(Debug, Clone, Copy)]

@@ -7,12 +7,11 @@ use crate::{
     Options,
     client::{Load, get, load, request},
     data,
-    pods::Pods,
+    pods::{PODS, Pods},
     process::Zombi,
     report::{Goal, Report},
 };
 
-const PODS: usize = 3;
 const CONNECTIONS: usize = 64;
 /// Tables of the row about one pod with all shards: some in each.
 const TABLES: usize = 48;
