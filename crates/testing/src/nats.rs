@@ -6,7 +6,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -66,6 +66,8 @@ pub struct NatsTrio {
     directory: TempDir,
     program: OsString,
     machines: Vec<Machine>,
+    /// Whether they sync what they acknowledge before they do.
+    syncs_always: bool,
     /// Of each: for clients, for monitoring, for the others.
     ports: Vec<[u16; 3]>,
     client: Client,
@@ -80,6 +82,14 @@ impl NatsTrio {
     /// The same, with what they store below a directory.
     pub async fn start_in(place: &Path) -> Self {
         let mut servers = Self::new_in(place, vec![Machine::here(); SERVERS]);
+        servers.run().await;
+        servers
+    }
+
+    /// Three on this machine that acknowledge what they have not synced.
+    pub async fn start_careless() -> Self {
+        let mut servers = Self::new(vec![Machine::here(); SERVERS]);
+        servers.syncs_always = false;
         servers.run().await;
         servers
     }
@@ -99,6 +109,7 @@ impl NatsTrio {
             directory,
             program: program().expect("NATS_SERVER names the server: make log-check"),
             machines,
+            syncs_always: true,
             ports: Vec::new(),
             client: client.unwrap(),
         };
@@ -128,7 +139,7 @@ impl NatsTrio {
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         vec![
             ("cluster.nats.urls", self.urls().join(",")),
-            ("cluster.nats.monitors", self.addresses("http://", 1).join(",")),
+            ("cluster.nats.monitors", self.monitors().join(",")),
             ("cluster.nats.credentials_file", self.path("credentials").display().to_string()),
         ]
     }
@@ -136,6 +147,21 @@ impl NatsTrio {
     /// Where clients reach each of them.
     pub fn urls(&self) -> Vec<String> {
         self.addresses("nats://", 0)
+    }
+
+    /// Where each of them says how it is.
+    pub fn monitors(&self) -> Vec<String> {
+        self.addresses("http://", 1)
+    }
+
+    /// Where one listens for clients.
+    pub fn address(&self, number: usize) -> SocketAddr {
+        (self.machines[number].ip, self.ports[number][0]).into()
+    }
+
+    /// Where one listens for the others.
+    pub fn route_address(&self, number: usize) -> SocketAddr {
+        (self.machines[number].ip, self.ports[number][2]).into()
     }
 
     /// Each one's address with one of its ports, behind something.
@@ -164,6 +190,14 @@ impl NatsTrio {
     /// Stops one where it stands: whatever it acknowledges it has acknowledged when this returns.
     pub async fn freeze(&self, number: usize) {
         process::freeze(self.pid(number)).await;
+    }
+
+    /// Starts one again that has ended, on its own data, and waits until it answers, which it does without a
+    /// quorum too.
+    pub async fn restart(&mut self, number: usize) {
+        assert!(self.processes[number].is_none(), "it runs");
+        self.processes[number] = Some(self.begin(number));
+        eventually("a server answers", async || self.page(number, "varz").await.is_some()).await;
     }
 
     /// Starts those again that have ended, on their own data, and waits until all are healthy.
@@ -244,8 +278,7 @@ impl NatsTrio {
 
     /// Asks the leader of a stream to leave its place to a server, and waits for the answer.
     async fn step_down_for(&self, number: usize, stream: &str) -> io::Result<()> {
-        let [port, ..] = self.ports[number];
-        let mut socket = BufReader::new(TcpStream::connect((self.machines[number].ip, port)).await?);
+        let mut socket = BufReader::new(TcpStream::connect(self.address(number)).await?);
         let body = format!(r#"{{"placement":{{"preferred":"n{number}"}}}}"#);
         let said = format!(
             "CONNECT {{\"verbose\":false,\"user\":\"{USER}\",\"pass\":\"{PASSWORD}\"}}\r\n\
@@ -266,11 +299,12 @@ impl NatsTrio {
     fn config(&self, number: usize) -> String {
         let ([client, monitor, route], ip) = (self.ports[number], self.machines[number].ip);
         let data = self.data_dir(number);
+        let sync = if self.syncs_always { "always" } else { "\"2m\"" };
         // Shown as NATS reads it: a list of texts between quotes.
         let routes = self.addresses("nats://route:between@", 2);
         format!(
             "server_name: n{number}\nlisten: \"{ip}:{client}\"\nhttp: \"{ip}:{monitor}\"\n\
-             jetstream {{ store_dir: {data:?}, sync_interval: always, max_memory_store: 64MiB, \
+             jetstream {{ store_dir: {data:?}, sync_interval: {sync}, max_memory_store: 64MiB, \
              max_file_store: 64GiB }}\n\
              accounts {{ ZOMBI {{ jetstream: enabled, \
              users: [ {{ user: {USER}, password: {PASSWORD} }} ] }} }}\n\
@@ -296,7 +330,7 @@ impl NatsTrio {
     }
 
     /// What one has said.
-    fn said(&self, number: usize) -> String {
+    pub fn said(&self, number: usize) -> String {
         fs::read_to_string(self.log(number)).unwrap_or_default()
     }
 

@@ -15,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use contracts::shared_log::{EntryKind, LogEntry, LogSeq, SharedLog};
 use testing::{
+    nats::NatsTrio,
     raw,
     server::PATIENCE,
     shared_log::{LogUnderTest, suite},
@@ -95,7 +96,7 @@ async fn expect_written(log: &NatsLog, count: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_does_what_every_log_must() {
-    let servers = NatsServers::start(3, true).await;
+    let servers = NatsServers::start().await;
     let generations = AtomicU32::new(0);
     let (all, next) = (&servers, &generations);
     suite(async move |max_bytes| NatsCase::new(all, next.fetch_add(1, Ordering::Relaxed), max_bytes)).await;
@@ -104,7 +105,7 @@ async fn nats_does_what_every_log_must() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_was_lost_is_found_in_the_log() {
-    let servers = NatsServers::start(3, true).await;
+    let servers = NatsServers::start().await;
     let log = NatsCase::new(&servers, 0, MAX_BYTES).open().await;
     servers.answers.lose_next();
     let written = AtomicU64::new(0);
@@ -117,55 +118,55 @@ async fn an_answer_that_was_lost_is_found_in_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_killed_loses_nothing() {
-    let mut servers = NatsServers::start(3, true).await;
+    let mut servers = NatsServers::start().await;
     let case = NatsCase::new(&servers, 0, MAX_BYTES);
-    let (log, name) = (case.open().await, case.name);
+    let (log, shard) = (case.open().await, case.name.shard);
     let written = AtomicU64::new(0);
     let kill = async {
         until_written(20, &written).await;
-        let leader = servers.leader(&name).await;
-        servers.kill(leader).await;
+        let leader = servers.trio.leader(shard).await;
+        servers.trio.kill(leader).await;
         leader
     };
     let both = async { tokio::join!(write(&log, 60, &written), kill) };
     let ((), leader) = timeout(PATIENCE, both).await.expect("appends go on");
-    servers.restart(leader).await;
+    servers.trio.restart(leader).await;
     timeout(PATIENCE, expect_written(&log, 60)).await.expect("all are there");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_stopped_is_given_up() {
-    let servers = NatsServers::start(3, true).await;
+    let servers = NatsServers::start().await;
     let case = NatsCase::new(&servers, 0, MAX_BYTES);
     let log = case.open().await;
     let written = AtomicU64::new(0);
     let stop = async {
         until_written(20, &written).await;
-        let leader = servers.leader(&case.name).await;
-        servers.signal(leader, "STOP").await;
+        let leader = servers.trio.leader(case.name.shard).await;
+        servers.trio.signal(leader, "STOP").await;
         leader
     };
     let both = async { tokio::join!(write(&log, 60, &written), stop) };
     let ((), leader) = timeout(PATIENCE, both).await.expect("appends go on while it is stopped");
     let counts = log.counts();
     assert!(counts.given_up >= 1, "the client itself gave a silent server up: {counts:?}");
-    servers.signal(leader, "CONT").await;
+    servers.trio.signal(leader, "CONT").await;
     timeout(PATIENCE, expect_written(&log, 60)).await.expect("all are there");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_quorum_an_append_waits_for_one() {
-    let mut servers = NatsServers::start(3, true).await;
+    let mut servers = NatsServers::start().await;
     let log = NatsCase::new(&servers, 0, MAX_BYTES).open().await;
     let written = AtomicU64::new(0);
     timeout(PATIENCE, write(&log, 5, &written)).await.expect("three servers are there");
-    servers.kill(0).await;
-    servers.kill(1).await;
+    servers.trio.kill(0).await;
+    servers.trio.kill(1).await;
     let entry = entry_behind(5);
     let mut append = log.append(LogSeq(5), EntryKind::Data, entry.bytes);
     let early = timeout(Duration::from_secs(5), &mut append).await;
     assert!(early.is_err(), "{early:?}: one of three is no quorum");
-    servers.restart(0).await;
+    servers.trio.restart(0).await;
     let appended = timeout(PATIENCE, append).await.expect("two are a quorum");
     assert_eq!(appended.unwrap(), entry.seq);
     timeout(PATIENCE, expect_written(&log, 6)).await.expect("it is there once");
@@ -173,7 +174,7 @@ async fn without_a_quorum_an_append_waits_for_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_not_ours_is_refused() {
-    let servers = NatsServers::start(3, true).await;
+    let servers = NatsServers::start().await;
     let case = NatsCase::new(&servers, 0, MAX_BYTES);
     drop(case.open().await);
     let others = StreamName { shards: 6, ..case.name };
@@ -187,7 +188,7 @@ async fn a_stream_that_is_not_ours_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_is_refused() {
-    let servers = NatsServers::start(3, true).await;
+    let servers = NatsServers::start().await;
     let case = NatsCase::new(&servers, 0, MAX_BYTES);
     let log = case.open().await;
     let written = AtomicU64::new(0);
@@ -200,13 +201,13 @@ async fn a_stranger_is_refused() {
     let sent = [format!("PUB {subject} 1\r\nx\r\n"), format!("PUB $JS.API.STREAM.PURGE.{stream} 0\r\n\r\n")];
     for sent in sent {
         let connect = r#"CONNECT {"verbose":false,"user":"zombi","pass":"guessed"}"#;
-        let mut socket = raw::send(servers.address(0), format!("{connect}\r\n{sent}PING\r\n")).await;
+        let mut socket = raw::send(servers.trio.address(0), format!("{connect}\r\n{sent}PING\r\n")).await;
         let said = raw::read_to_end(&mut socket).await;
         assert!(said.contains("Authorization Violation") && !said.contains("PONG"), "{said}");
     }
     let connect =
         r#"CONNECT {"server_id":"NSTRANGER","name":"s","cluster":"zombi","user":"r","pass":"guessed"}"#;
-    let mut socket = raw::send(servers.route_address(0), format!("{connect}\r\nPING\r\n")).await;
+    let mut socket = raw::send(servers.trio.route_address(0), format!("{connect}\r\nPING\r\n")).await;
     let said = raw::read_to_end(&mut socket).await;
     assert!(said.contains("Authorization Violation"), "{said}");
     timeout(PATIENCE, expect_written(&log, 3)).await.expect("nothing was purged");
@@ -215,7 +216,7 @@ async fn a_stranger_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_begun_anew_is_found_and_the_one_before_can_go() {
-    let servers = NatsServers::start(3, true).await;
+    let servers = NatsServers::start().await;
     let (first, settings) = (NatsCase::new(&servers, 0, MAX_BYTES), servers.settings());
     let other =
         NatsCase { name: StreamName { shard: 8, ..first.name }, ..NatsCase::new(&servers, 5, MAX_BYTES) };
@@ -237,7 +238,7 @@ async fn a_log_that_was_begun_anew_is_found_and_the_one_before_can_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_say_whether_they_sync_always() {
-    let servers = NatsServers::start(3, true).await;
+    let servers = NatsServers::start().await;
     drop(NatsCase::new(&servers, 0, MAX_BYTES).open().await);
     let report = NatsGuard::new(&servers.settings()).unwrap().look().await;
     assert_eq!((report.unmet(), report.damages()), (Vec::new(), Vec::new()), "{report:?}");
@@ -245,7 +246,7 @@ async fn servers_say_whether_they_sync_always() {
     settings.monitors.pop();
     let report = NatsGuard::new(&settings).unwrap().look().await;
     assert!(report.unmet()[0].contains("2 of the 3 servers"), "{report:?}");
-    let careless = NatsServers::start(1, false).await;
+    let careless = NatsServers::before(NatsTrio::start_careless().await).await;
     let report = NatsGuard::new(&careless.settings()).unwrap().look().await;
     assert!(report.unmet()[0].contains("does not sync always"), "{report:?}");
     let accepted = NatsSettings { unsynced: true, ..careless.settings() };
