@@ -9,6 +9,7 @@ mod clients;
 mod log;
 mod lost_log;
 mod pod;
+mod trimmed;
 
 use std::{
     cell::{Cell, RefCell},

@@ -182,10 +182,11 @@ pub enum StorageError {
     /// No copy of the shard owns it: none is alive, or none has taken over yet. Nothing was written.
     #[error("no copy of the shard owns it now")]
     NoOwner,
-    /// The shard's log does not answer, or has no quorum. Waiting may heal it.
-    #[error("the shard's log does not answer")]
+    /// The shard's log does not answer, has no quorum, or has forgotten what became of the write. Waiting may
+    /// heal it.
+    #[error("the shard's log has no answer")]
     LogUnavailable {
-        /// Whether the write may be in the log all the same, once it answers.
+        /// Whether the write may have been entered all the same, or may be later.
         may_be_written: bool,
     },
     /// Optimistic concurrency: the partition has moved on.

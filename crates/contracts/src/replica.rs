@@ -131,7 +131,8 @@ pub trait BatchLog: std::fmt::Debug + Send + Sync {
     /// what must be stored with the changes. May take as long as the log does not answer.
     ///
     /// # Errors
-    /// `Demoted` and `Overloaded`: nothing was entered, and never will be.
+    /// `Demoted` and `Overloaded`: nothing was entered, and never will be. `LogUnavailable` with
+    /// `may_be_written`: this copy has been overtaken, and the entry may have been entered.
     async fn enter(&self, now_ms: TimestampMs, changes: Option<Bytes>) -> Result<LogMark, StorageError>;
 
     /// Whether a client's write may be taken now.
@@ -237,7 +238,8 @@ pub trait Replica: Send + Sync {
     /// share one entry. A volume that is alone knows it.
     ///
     /// # Errors
-    /// `Demoted`, `Overloaded`, `OutcomeUnknown` or `Closed`.
+    /// `Demoted`, `Overloaded`, `OutcomeUnknown` or `Closed`; `LogUnavailable` with `may_be_written`: it has
+    /// been overtaken.
     async fn confirm(&self) -> Result<(), StorageError>;
 }
 

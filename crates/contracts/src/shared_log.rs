@@ -96,12 +96,13 @@ pub enum LogError {
 #[async_trait]
 pub trait SharedLog: std::fmt::Debug + Send + Sync {
     /// Appends behind `last`, in one step: all of the entry or nothing. It is settled when this returns:
-    /// after `Ok` the entry is there, synced by a quorum; after an error it is not there and never will be.
-    /// It repeats the same bytes until it knows, so it may take as long as the log does not answer. Whoever
-    /// stops waiting for it does not know.
+    /// after `Ok` the entry is there, synced by a quorum; after an error it is not there and never will be,
+    /// but for `Trimmed`. It repeats the same bytes until it knows, so it may take as long as the log does
+    /// not answer. Whoever stops waiting for it does not know.
     ///
     /// # Errors
-    /// `Taken`, `Full` or `TooLarge`.
+    /// `Taken`, `Full` or `TooLarge`. `Trimmed`: its place is gone; whether the entry stood there nobody can
+    /// tell, and another has appended behind it.
     async fn append(&self, last: LogSeq, kind: EntryKind, entry: Bytes) -> Result<LogSeq, LogError>;
 
     /// Entries from `from` on, in order and without a hole, until `max_bytes` are reached: at least one, if

@@ -4,8 +4,13 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use cold_s3::S3Cold;
 use contracts::{
-    bucket::BucketState, clock::Clock, engine::Engine, error::StorageError, fence::Fence, replica::Replica,
-    shared_log::LogSeq,
+    bucket::BucketState,
+    clock::Clock,
+    engine::Engine,
+    error::StorageError,
+    fence::Fence,
+    replica::Replica,
+    shared_log::{LogSeq, SharedLog},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use testing::volume::{MemoryHot, MemoryHotOptions, MemoryVolume};
@@ -30,6 +35,9 @@ use crate::{
 const LOG_KEEP_BYTES: u64 = 2 << 10;
 /// How long what a killed pod had begun may use its volume.
 const HELD: Duration = Duration::from_secs(60);
+
+/// What follows the log on a volume; why it follows no more.
+pub(super) type FollowingTask = AbortOnDropHandle<Result<(), StorageError>>;
 
 /// A pod that believes that it owns the shard, as clients reach it.
 pub(super) struct Served {
@@ -118,8 +126,14 @@ impl Pod {
     }
 
     /// Follows the log on its volume, while it does not run: as others see it, and what follows.
-    pub(super) fn follow(&self, world: &World) -> (ShardCopy, AbortOnDropHandle<Result<(), StorageError>>) {
-        let (copy, runner) = ShardCopy::new(parts(world, self.name, self.open(world, None)));
+    pub(super) fn follow(&self, world: &World) -> (ShardCopy, FollowingTask) {
+        self.follow_in(world, world.log.of(self.name))
+    }
+
+    /// The same in another log than the one of all pods.
+    pub(super) fn follow_in(&self, world: &World, log: Arc<dyn SharedLog>) -> (ShardCopy, FollowingTask) {
+        let parts = CopyParts { log, ..parts(world, self.name, self.open(world, None)) };
+        let (copy, runner) = ShardCopy::new(parts);
         (copy, AbortOnDropHandle::new(task::spawn(runner.run(CancellationToken::new()))))
     }
 

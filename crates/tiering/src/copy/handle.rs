@@ -104,7 +104,11 @@ impl ShardCopy {
         let late = StorageError::LogUnavailable { may_be_written: false };
         let confirmed = timeout(self.read_timeout, self.hot.confirm()).await.unwrap_or(Err(late));
         metrics::confirmed(began.elapsed());
-        confirmed
+        match confirmed {
+            // Overtaken; whether a tick was entered is nobody's concern.
+            Err(StorageError::LogUnavailable { may_be_written: true }) => Err(StorageError::Demoted),
+            confirmed => confirmed,
+        }
     }
 
     /// Has the copy give up the shard as soon as the log takes that, if it owns it: to this pod, or to the

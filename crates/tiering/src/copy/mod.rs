@@ -280,8 +280,11 @@ impl CopyRunner {
                 warn!(%error, "the shard cannot be taken over");
                 return Ok(None);
             }
-            // Whether the term had begun or not, another copy has owned the shard since, and trimmed its log.
-            Err(LogError::Trimmed(_)) => return Ok(None),
+            // Whether this term had begun or not.
+            Err(LogError::Trimmed(first)) => {
+                info!(first = first.0, "the log was trimmed behind this copy: another has owned the shard");
+                return Ok(None);
+            }
             Err(error) => return Err(StorageError::outcome_unknown(error)),
         };
         let owner = Some(names.pod.clone());
