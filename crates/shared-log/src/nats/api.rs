@@ -10,13 +10,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    connect::{CallError, NatsConnection, Outgoing},
+    connect::{ANSWER_TIMEOUT, CallError, NatsConnection, Outgoing},
     name::StreamName,
     parts::PartNumber,
 };
 
-/// How long an answer may take.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a purge may take, which goes through the quorum.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// "no message found"

@@ -45,8 +45,10 @@ pub struct LogCounts {
     pub attempts: u64,
     /// Entries that were found in the log although no answer had said so.
     pub settled: u64,
-    /// Connections that were given up because the server was silent, or knew too little.
-    pub given_up: u64,
+    /// Connections that were given up because the server did not answer.
+    pub silent: u64,
+    /// Connections that were given up because the server knew of no leader.
+    pub leaderless: u64,
 }
 
 impl NatsLog {
@@ -87,7 +89,8 @@ impl NatsLog {
         LogCounts {
             attempts: self.counters.attempts.load(Ordering::Relaxed),
             settled: self.counters.settled.load(Ordering::Relaxed),
-            given_up: self.api.connection.given_up(),
+            silent: self.api.connection.silent(),
+            leaderless: self.api.connection.leaderless(),
         }
     }
 }
@@ -100,8 +103,6 @@ impl fmt::Debug for NatsLog {
 
 #[async_trait]
 impl SharedLog for NatsLog {
-    /// Beside what the role says: `Trimmed` if nobody can tell any more, as the log now begins behind the
-    /// place and an earlier attempt had no answer.
     async fn append(&self, last: LogSeq, kind: EntryKind, entry: Bytes) -> Result<LogSeq, LogError> {
         let appending = Appending::new(&self.api, self.max_bytes, last, kind, &entry)?;
         appending.settle(&self.api, &self.counters).await

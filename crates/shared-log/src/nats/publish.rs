@@ -18,8 +18,8 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::{
-    api::{ANSWER_TIMEOUT, ApiError, StoredMessage, StreamApi},
-    connect::{CallError, Outgoing},
+    api::{ApiError, StoredMessage, StreamApi},
+    connect::{ANSWER_TIMEOUT, CallError, Outgoing},
     parts::{PART_BYTES, PART_HEADER, PartNumber, max_entry_bytes, split},
 };
 
@@ -103,8 +103,8 @@ impl Appending {
     /// Publishes it again and again until it is settled.
     ///
     /// # Errors
-    /// `Taken` or `Full`: it is not there and never will be. `Trimmed`: its place is gone, and so is what
-    /// stood there.
+    /// `Taken` or `Full`: it is not there and never will be. `Trimmed`: its place is gone, and an attempt had
+    /// no answer.
     pub(super) async fn settle(
         &self,
         api: &StreamApi,
@@ -132,7 +132,7 @@ impl Appending {
                         unseen += 1;
                         // A leader that is cut off counts what it alone has, and it never will be there.
                         if unseen.is_multiple_of(2) {
-                            api.connection.give_up().await;
+                            api.connection.leave_gap().await;
                         }
                     }
                     Err(error) => debug!(%error, "cannot see what is in the log"),
