@@ -1,6 +1,6 @@
 //! A pod: a volume that outlives it, the copy on it, and a store for as long as the copy owns the shard.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use cold_s3::S3Cold;
 use contracts::{
@@ -195,26 +195,21 @@ async fn serve(
     killed: CancellationToken,
 ) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut is_killed = false;
-    while !is_killed {
-        let (copy, runner) = ShardCopy::new(parts(&world, name, twin.clone()));
-        let copy = Rc::new(copy);
-        let mut running = AbortOnDropHandle::new(task::spawn(runner.run(CancellationToken::new())));
-        tokio::select! {
-            biased;
-            () = killed.cancelled() => is_killed = true,
-            // Not even where the log has forgotten what became of an entry.
-            ended = &mut running => panic!("{name} has stopped following: {ended:?}"),
-            () = serve_terms(&world, name, &twin, &copy, &mut rng) => {}
-        }
-        if let Some(served) = world.served.borrow_mut().remove(name) {
-            served.gone.cancel();
-        }
-        if is_killed {
-            running.abort();
-            drop(running.await);
-        }
+    let (copy, runner) = ShardCopy::new(parts(&world, name, twin.clone()));
+    let copy = Rc::new(copy);
+    let mut running = AbortOnDropHandle::new(task::spawn(runner.run(CancellationToken::new())));
+    tokio::select! {
+        biased;
+        () = killed.cancelled() => {}
+        // Not even where the log has forgotten what became of an entry.
+        ended = &mut running => panic!("{name} has stopped following: {ended:?}"),
+        never = serve_terms(&world, name, &twin, &copy, &mut rng) => match never {},
     }
+    if let Some(served) = world.served.borrow_mut().remove(name) {
+        served.gone.cancel();
+    }
+    running.abort();
+    drop(running.await);
 }
 
 fn parts(world: &World, name: &str, twin: Arc<MemoryHot>) -> CopyParts {
@@ -260,7 +255,7 @@ async fn serve_terms(
     twin: &Arc<MemoryHot>,
     copy: &Rc<ShardCopy>,
     rng: &mut StdRng,
-) {
+) -> Infallible {
     let mut status = copy.status();
     loop {
         let owns = status.wait_for(|status| status.owned_term.is_some()).await;
@@ -314,8 +309,7 @@ fn expect_lost(name: &str, error: &StorageError) {
         StorageError::Demoted
         | StorageError::Fenced(_)
         | StorageError::Closed
-        | StorageError::LogUnavailable { may_be_written: true }
-        | StorageError::OutcomeUnknown { .. } => {}
+        | StorageError::LogUnavailable { may_be_written: true } => {}
         error => panic!("{name}: {error}"),
     }
 }
