@@ -17,6 +17,8 @@ use contracts::{
 
 /// The header that names a request in answers and logs.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The same between pods, where the client has sent none: its own headers are its events', which may keep them.
+pub(super) const PASSED_ID: HeaderName = HeaderName::from_static("zombi-request-id");
 
 /// The header that names the pod which owns what was asked for, in a cluster.
 pub(super) const OWNER: HeaderName = HeaderName::from_static("zombi-owner");
@@ -125,13 +127,14 @@ fn protect(headers: &mut HeaderMap) {
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 }
 
-/// The id that the client sent, if it is short and visible; otherwise a new one. New ones grow with time, and
-/// are no secret: a quick source of random bits will do.
+/// The id that the client sent, if it is short and visible, or that the pod which passes the request on has
+/// given it; otherwise a new one. New ones grow with time, and are no secret: a quick source of random bits
+/// will do.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
-    if let Some(sent) = headers.get(REQUEST_ID)
-        && (1..=128).contains(&sent.len())
-        && sent.as_bytes().iter().all(u8::is_ascii_graphic)
-    {
+    let is_fit =
+        |id: &&HeaderValue| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    let sent = headers.get(REQUEST_ID).filter(is_fit).or_else(|| headers.get(PASSED_ID).filter(is_fit));
+    if let Some(sent) = sent {
         return sent.clone();
     }
     let mut random = [0; 10];

@@ -118,10 +118,10 @@ impl RunningServer {
                 Some(address) if line.contains("the admin port") => self.admin = address,
                 _ => {}
             }
-            if line.ends_with(&format!(" {message}"))
-                || line.contains(&format!(" {message} "))
-                || json["message"] == message
-            {
+            // What libraries say in detail may have the same words.
+            let is_detail = line.contains(" TRACE ") || line.contains(" DEBUG ");
+            let is_said = line.ends_with(&format!(" {message}")) || line.contains(&format!(" {message} "));
+            if json["message"] == message || (is_said && !is_detail) {
                 return Ok(());
             }
         }

@@ -24,6 +24,7 @@ use crate::http::{
     context::OwnBody,
     error::{PROBLEM_JSON, Problem},
     extract::{self, Encoding},
+    json_body::without_mark,
     scope::RequestScope,
     shared_body,
 };
@@ -100,6 +101,10 @@ impl ShardedRoute {
     /// error ends it, and names what was committed until then.
     pub(super) async fn commit(&self, request: Request) -> Result<Response, Problem> {
         let Some((parts, body)) = self.receive(request).await? else { return Ok(self.not_json()) };
+        if body.len() > self.shards.parts.limits.body_bytes {
+            // It was compressed, and goes on as it is now: the owner would say that it is too large.
+            commits::read(&body, &self.shards.parts.limits)?;
+        }
         let sent = serde_json::from_slice::<CommitSent<'_>>(&body).ok();
         let force = sent.as_ref().is_some_and(|sent| sent.force);
         let verbs = verbs_of_commit(force);
@@ -142,6 +147,8 @@ impl ShardedRoute {
         let incoming = Incoming::from_request(Request::from_parts(parts.clone(), body), &()).await?;
         let limits = &self.shards.parts.limits;
         let (body, _share) = incoming.receive(limits, &self.shards.parts.inflight).await?;
+        // Of text in another encoding the handler says that it is that.
+        let body = without_mark(&body).map(|text| body.slice_ref(text)).unwrap_or(body);
         for name in [header::CONTENT_ENCODING, header::TRANSFER_ENCODING, header::EXPECT] {
             parts.headers.remove(name);
         }

@@ -36,7 +36,7 @@ use crate::{
         accept::{self, Shape},
         code::Code,
         connection::CountGuard,
-        context::{OWNER, REQUEST_ID},
+        context::{OWNER, PASSED_ID},
         error::Problem,
         scope::RequestScope,
         times,
@@ -91,7 +91,7 @@ impl PassedHead {
         }
         let scope = scope_of(&parts.extensions);
         if let Some(id) = &scope.request_id {
-            headers.insert(REQUEST_ID, id.clone());
+            headers.insert(PASSED_ID, id.clone());
         }
         Self { method: parts.method.clone(), path: path_of(&parts.uri, depth), headers, scope, wanted: None }
     }

@@ -14,7 +14,11 @@ use crate::{
         Cluster, pod_name,
         ticket::{Ticket, TicketUse},
     },
-    http::{code::Code, context::OWNER, error::Problem},
+    http::{
+        code::Code,
+        context::{OWNER, PASSED_ID},
+        error::Problem,
+    },
 };
 use contracts::clock::{Clock, SystemClock};
 
@@ -103,7 +107,7 @@ pub(super) fn received<B>(mut answer: Response<B>) -> (Response<B>, u64) {
 }
 
 /// Headers that belong to one connection, or that only the pod which the client asks may see.
-pub(super) const NOT_PASSED_ON: [HeaderName; 16] = [
+pub(super) const NOT_PASSED_ON: [HeaderName; 17] = [
     header::AUTHORIZATION,
     header::PROXY_AUTHORIZATION,
     header::COOKIE,
@@ -120,6 +124,7 @@ pub(super) const NOT_PASSED_ON: [HeaderName; 16] = [
     HOP,
     PRINCIPAL,
     SHARDS,
+    PASSED_ID,
     OWNER,
 ];
 

@@ -112,10 +112,11 @@ async fn a_session_ends_with_its_token() {
     browser.sign_in(&token("reader")).await;
     assert_eq!(browser.get("/console/tables").await.status, StatusCode::OK);
     s.tokens.swap(&tokens_file(&[entry("other", &token("other"))]));
-    eventually("the session ends", async || {
-        browser.get("/console/tables").await.status == StatusCode::SEE_OTHER
+    eventually("the token is no longer good", async || {
+        s.get("reader", "/tables/t").await.0 == StatusCode::UNAUTHORIZED
     })
     .await;
+    assert_eq!(browser.get("/console/tables").await.status, StatusCode::SEE_OTHER, "so the session ends");
     s.tokens.swap(&tokens_file(&[entry("reader", &token("reader"))]));
     eventually("the token is good again", async || s.get("reader", "/tables/t").await.0 == StatusCode::OK)
         .await;
