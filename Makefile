@@ -22,9 +22,9 @@ test: setup ## Run all tests
 	$(CARGO) test --locked --workspace $(TESTED)
 
 test-pods: export RUST_TEST_THREADS ?= 4
-test-pods: setup ## Run the black-box tests against three pods; PODS="--list", PODS="door:: read::"
-	$(CARGO) build --locked $(TESTED) --bins
-	python3 -B tests/pods.py $(PODS) -- $(CARGO) test --locked $(TESTED) --test it
+test-pods: setup ## Run the black-box tests against three pods; PODS="--list", PODS="door:: read::", PODS="--logs", PODS="--logs --kills"
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	$(if $(findstring --logs,$(PODS)),$(WITH_NATS) && )python3 -B tests/pods.py $(TARGET)/examples/nats $(PODS) -- $(CARGO) test --locked $(TESTED) --test it
 
 demo: setup ## Carry a data set through every tier and compare; DEMO_DATA=FILE for your own NDJSON
 	$(CARGO) build --locked $(TESTED) --bins --examples
