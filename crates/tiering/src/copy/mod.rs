@@ -34,7 +34,7 @@ pub use self::{
     close::LogAtRest,
     entry::owner_by,
     handle::{CopyNames, CopyStatus, ShardCopy},
-    standing::{LogStanding, ONE_ENTRY, another_log, log_standing, prove_end},
+    standing::{LogStanding, another_log, log_standing, prove_end},
 };
 use self::{
     close::closed,
