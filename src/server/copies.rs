@@ -32,7 +32,6 @@ use crate::{
         pod_name,
     },
     http::{
-        observe::SeenStore,
         shards::{OwnedStore, ShardStores, Shards},
         state::{App, AppState, OpsState, OwnShards},
     },
@@ -204,15 +203,7 @@ fn names(joined: &JoinedCluster, shard: u32) -> CopyNames {
 /// The stores of the shards that this pod owns when somebody looks.
 fn observed(stores: &Arc<[Arc<OwnedStore<App>>]>) -> ObservedNow {
     let stores = Arc::clone(stores);
-    Box::new(move || {
-        let owned = stores.iter().filter_map(|store| store.served());
-        let seen = owned.map(|app| SeenStore {
-            engine: Arc::clone(&app.engine),
-            reader: app.reader.clone(),
-            erasures: Arc::clone(&app.erasures),
-        });
-        seen.collect()
-    })
+    Box::new(move || stores.iter().filter_map(|store| Some(store.served()?.seen())).collect())
 }
 
 /// Whether this pod owns a shard when somebody asks.
