@@ -50,7 +50,8 @@ function timeElement(ms) {
 // A text to the clipboard; where the browser gives none, it is selected, to be copied by hand.
 async function copy(button) {
   if (!button) return;
-  let [label, said] = [(button.dataset.label ??= button.textContent), "Copied"];
+  button.dataset.label ??= button.textContent; // it may still say what the last click did
+  let said = "Copied";
   try {
     await navigator.clipboard.writeText(button.dataset.copy);
   } catch {
@@ -61,7 +62,7 @@ async function copy(button) {
     area.remove();
   }
   button.textContent = said;
-  setTimeout(() => { button.textContent = label; }, 1500);
+  setTimeout(() => { button.textContent = button.dataset.label; }, 1500);
 }
 
 // The keyboard: `/` to the search of the page or to the tables, `g` and a letter to a place, `p` pauses what is live.
