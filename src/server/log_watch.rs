@@ -42,11 +42,11 @@ async fn watch_servers(cluster: &Cluster, guard: &NatsGuard) {
         let report = guard.look().await;
         let unmet = report.unmet();
         if unmet != before && !unmet.is_empty() {
-            warn!(unmet = unmet.join("; "), "the servers that keep the logs are not as they must be");
+            warn!(unmet = unmet.join("; "), "the NATS servers are not as the logs need them");
         }
         let damages: BTreeSet<String> = report.damages().into_iter().collect();
         for damage in damages.difference(&damages_before) {
-            error!(%damage, "a server of the logs has lost messages");
+            error!(%damage, "a NATS server has lost messages of a shard's log");
         }
         metrics::log_servers(unmet.len(), damages.len());
         (before, damages_before) = (unmet.clone(), damages);

@@ -235,7 +235,7 @@ impl Startup {
             };
             let known = fs::read(&remembered).ok().and_then(|bytes| ClusterRecord::decode(&bytes).ok());
             if let Some(record) = known.filter(|record| record.check(shape).is_ok()) {
-                warn!(%error, "cannot read what the cluster is from the bucket: starting as last time");
+                warn!(%error, "cannot read cluster.json in the bucket: starting as this pod knows it");
                 return Ok(record);
             }
             self.ops.lifecycle.progress.set_trouble(&error);

@@ -129,6 +129,7 @@ pub(super) async fn until_it_is_there(parts: &CopyParts, mark: &LogMark) -> Resu
             // It may be a server of the log that was cut off; if it is the log itself, waiting is all that
             // does no harm.
             Ok(LogStanding::Short { last, .. }) => warn!(
+                shard = parts.names.shard,
                 applied = mark.applied,
                 known = mark.known_upto,
                 last = last.0,
@@ -138,7 +139,9 @@ pub(super) async fn until_it_is_there(parts: &CopyParts, mark: &LogMark) -> Resu
             Err(error @ LogError::Damaged { .. }) => {
                 return Err(StorageError::corrupt("the shard's log", error));
             }
-            Err(error) => warn!(%error, "the shard's log cannot be read, will retry"),
+            Err(error) => {
+                warn!(shard = parts.names.shard, %error, "the shard's log cannot be read, will retry");
+            }
         }
         sleep(parts.settings.tick()).await;
     }
