@@ -9,7 +9,7 @@ use axum::{
 };
 use futures_util::stream;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::{
@@ -215,7 +215,9 @@ where
         sleep(Duration::from_secs(60)).await;
         gate.adopt_tokens(Tokens::default());
     };
-    let ((status, _, problem), ()) = tokio::join!(answer(&routes, asked, [192, 0, 2, 7].into()), taking_back);
+    let answered = timeout(Duration::from_secs(3600), answer(&routes, asked, [192, 0, 2, 7].into()));
+    let (answered, ()) = tokio::join!(answered, taking_back);
+    let (status, _, problem) = answered.expect("it ends");
     (status, problem, began.elapsed().as_secs())
 }
 
