@@ -11,6 +11,7 @@ mod moves;
 mod places;
 mod refused;
 mod routed;
+mod unseen;
 mod upkeep;
 
 use serde_json::{Value, json};
