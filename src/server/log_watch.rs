@@ -42,7 +42,7 @@ async fn watch_servers(cluster: &Cluster, guard: &NatsGuard) {
         let report = guard.look().await;
         let unmet = report.unmet();
         if unmet != before && !unmet.is_empty() {
-            warn!(unmet = unmet.join("; "), "the NATS servers are not as the logs need them");
+            warn!(unmet = unmet.join("; "), "the NATS servers are not as they must be");
         }
         let damages: BTreeSet<String> = report.damages().into_iter().collect();
         for damage in damages.difference(&damages_before) {
