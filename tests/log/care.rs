@@ -100,6 +100,9 @@ async fn a_cluster_with_logs_at_work_is_backed_up_and_restored_on_the_same_serve
     terminate_all(&mut pods).await;
     join_them(&mut new, SHARDS);
     new.iter_mut().for_each(|pod| pod.set("s3.prefix", "there"));
+    let (_, shown) = new[0].look(&["manifest", "show", "0", "--shard", "0"]).await;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["opens"], &shown["state"]["log"]), (&json!(true), &Value::Null), "of another log");
     run_all(&mut new).await;
     for pod in &new {
         has_all_of(pod, &tables).await;
