@@ -94,8 +94,6 @@ pub fn join_at(pods: &mut [TestServer], addresses: &[[SocketAddr; 2]], shards: u
 
 fn take_places(pods: &mut [TestServer], places: &[PodSettings]) {
     for (pod, place) in pods.iter_mut().zip(places) {
-        for (key, value) in place {
-            pod.set(key, value);
-        }
+        pod.set_place(place);
     }
 }

@@ -6,13 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 pub const SHARDS: u32 = 6;
 
 /// What is set of a pod and of no other.
-pub(crate) const POD_SETTINGS: [&str; 8] = [
+pub(crate) const POD_SETTINGS: [&str; 9] = [
     "host",
     "port",
     "admin_port",
     "pod",
     "cluster.pods",
     "cluster.shards",
+    "cluster.copies",
     "cluster.address",
     "cluster.secret_file",
 ];

@@ -6,6 +6,8 @@ use testing::{TestCluster, TestServer, cluster::join_them};
 use super::{append, seen};
 
 const TABLES: usize = 9;
+const ADOPT: [&str; 8] =
+    ["cluster", "adopt", "--set", "cluster.pods=3", "--set", "cluster.shards=6", "--set", "cluster.copies=1"];
 
 fn name(number: usize) -> String {
     format!("table-{number}")
@@ -44,13 +46,12 @@ async fn everything_reads_the_same_after_adoption_resize_and_leaving() {
     let key = json!({"payload": "once", "idempotency_key": "k"});
     assert_eq!(single.post("/tables/table-1", &key).await.0, 201);
     let before = seen(&single, &tables).await;
-    let words = ["cluster", "adopt", "--set", "cluster.pods=3", "--set", "cluster.shards=6"];
-    let (is_right, text) = single.look(&words).await;
+    let (is_right, text) = single.look(&ADOPT).await;
     assert!(!is_right && text.contains("not stopped cleanly"), "{text}");
     assert_eq!(single.terminate().await, Some(0));
     let segments = single.objects("segments/");
-    command(&single, &words).await;
-    command(&single, &words).await;
+    command(&single, &ADOPT).await;
+    command(&single, &ADOPT).await;
     assert_eq!(single.objects("segments/"), segments, "no object is copied or renamed");
     let log = single.try_run().await.expect_err("it was adopted");
     assert!(log.contains("adopted by a cluster"), "{log}");
@@ -97,9 +98,8 @@ async fn an_adoption_that_was_killed_is_done_again() {
         let mut single = TestServer::start_tiered(&[]).await;
         append(&single, "t", 3).await;
         assert_eq!(single.terminate().await, Some(0));
-        let words = ["cluster", "adopt", "--set", "cluster.pods=3", "--set", "cluster.shards=6"];
         single.environment.push(("FAILPOINTS".to_owned(), format!("{failpoint}=return")));
-        assert!(!single.look(&words).await.0, "{failpoint}");
+        assert!(!single.look(&ADOPT).await.0, "{failpoint}");
         single.environment.pop();
         // It goes on, and the cluster does not begin.
         let mut pods = [single.beside()];
@@ -110,7 +110,7 @@ async fn an_adoption_that_was_killed_is_done_again() {
         single.run().await;
         append(&single, "t", 2).await;
         assert_eq!(single.terminate().await, Some(0));
-        command(&single, &words).await;
+        command(&single, &ADOPT).await;
         let mut cluster = TestCluster::stopped(&[]).await;
         for pod in &mut cluster.pods {
             pod.s3 = single.s3.clone();

@@ -87,10 +87,18 @@ impl TestServer {
         self.others = others;
     }
 
-    fn take_place(&mut self, place: &PodSettings, secret: &Arc<NamedTempFile>) {
+    /// Sets what makes it a pod; its shards have logs where the test says so.
+    pub(crate) fn set_place(&mut self, place: &PodSettings) {
+        if self.setting("cluster.copies").is_none() {
+            self.set("cluster.copies", "1");
+        }
         for (key, value) in place {
             self.set(key, value);
         }
+    }
+
+    fn take_place(&mut self, place: &PodSettings, secret: &Arc<NamedTempFile>) {
+        self.set_place(place);
         self.set("cluster.secret_file", &secret.path().display().to_string());
         let directory = self.setting("pod").unwrap().to_owned();
         self.share = Some(PodShare { directory, _secret: Arc::clone(secret) });
