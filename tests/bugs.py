@@ -59,6 +59,7 @@ CAUGHT_BY = {
     "token_for_others": "lib auth::jwt::",
     "algorithm_of_header": "lib auth::jwt::",
     "token_of_former_keys": "lib auth::jwt::",
+    "write_outlives_its_right": "lib an_append_whose_body_goes_on",
     "right_on_the_raw_path": "it auth::policy::",
     "swept_though_lost": "lib upkeep::sweep::",
     "old_copy_not_scrubbed": "it an_older_copy_of_the_volume",

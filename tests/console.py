@@ -17,6 +17,7 @@ import glob
 import importlib.resources
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -436,9 +437,10 @@ def unanswered(browser, zombi):
     page = tab.open("/")
     page.wait_for_selector(".chart canvas")
     said = "document.querySelector('[data-verdict]').textContent.includes('No answer from the server; the numbers are from before')"
-    page.route("**/console/api/**", lambda route: route.abort())
+    asked = re.compile("/console/(api/|numbers)")
+    page.route(asked, lambda route: route.abort())
     until(page, said)
-    page.unroute("**/console/api/**")
+    page.unroute(asked)
     until(page, f"!{said}")
     tab.close()
     say("no answer is said on the overview")

@@ -118,7 +118,7 @@ def identity(binary, endpoint, directory):
 
 def cluster(binary, endpoint, directory):
     """A pod of a cluster has the metrics that pods alone have, from its start, and they say that all is well."""
-    settings = {"s3.bucket": "clustered", "cluster.pods": "1", "pod": "zombi-0", "cluster.address": "127.0.0.1:8080"}
+    settings = {"s3.bucket": "clustered", "cluster.pods": "1", "cluster.copies": "1", "pod": "zombi-0", "cluster.address": "127.0.0.1:8080"}
     zombi = Zombi(binary, os.path.join(directory, "clustered"), endpoint, settings)
     try:
         text = urllib.request.urlopen(f"http://127.0.0.1:{zombi.port}/metrics").read()

@@ -36,14 +36,14 @@ use contracts::clock::{Clock, SystemClock};
 /// What `zombi help cluster` ends with.
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  zombi cluster adopt --set cluster.pods=3    # from one Zombi, which was stopped cleanly
+  zombi cluster adopt --set cluster.pods=3 --set cluster.copies=1   # from one Zombi, which was stopped cleanly
   zombi cluster resize --pods 4               # then cluster.pods=4 for all pods
   zombi cluster leave                         # back to one Zombi
-  zombi cluster reset-log --shard 7           # where the copy is that has applied most of a log that is lost
-  zombi cluster verify > here.jsonl           # of a pod that is stopped; then, with the volume of another:
+  zombi cluster reset-log --shard 7           # with the volume that has applied most of the lost log
+  zombi cluster verify > here.jsonl           # with the volume of a stopped pod; then with another's:
   zombi cluster verify --with here.jsonl
 
-No object is copied or renamed. Killed, each is run again with the same words.";
+No object is copied or renamed. If one of them is killed, run it again with the same arguments.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
@@ -53,7 +53,7 @@ pub(super) enum ClusterCommand {
     Leave(OfflineArgs),
     /// Give the cluster another number of pods
     Resize {
-        /// How many there are from then on
+        /// How many pods it is to have
         #[arg(long, value_name = "M")]
         pods: u32,
         #[command(flatten)]
@@ -74,7 +74,7 @@ pub(super) enum ClusterCommand {
         #[command(flatten)]
         args: OfflineArgs,
     },
-    /// Begin the log of a shard anew, which the NATS servers have lost; reads all settings, and the volume
+    /// Begin a shard's lost log anew; needs all settings of the pod, and its volume
     ResetLog {
         /// Which shard
         #[arg(long, value_name = "N")]

@@ -152,7 +152,7 @@ enum StoreCommand {
         #[command(subcommand)]
         command: ManifestCommand,
     },
-    /// Make a cluster of one Zombi's store and back, compare copies, begin a lost log, while pods are stopped
+    /// Turn one Zombi's store into a cluster's and back, compare copies, begin a lost log anew; pods stopped
     #[command(after_help = cluster::EXAMPLES)]
     Cluster {
         #[command(subcommand)]

@@ -160,11 +160,46 @@ fn own_certificate(
     let named = |path: &Path, why: String| format!("{}: {why}", path.display());
     let chain_of = certificates(chain).map_err(|why| named(chain, why))?;
     let pem = std::fs::read(key).map_err(|error| named(key, error.to_string()))?;
-    let key_of = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| named(key, error.to_string()))?;
-    Ok(Some((chain_of, key_of)))
+    let no_key = |_| named(key, "there is no private key in it, as PEM and without a passphrase".to_owned());
+    Ok(Some((chain_of, PrivateKeyDer::from_pem_slice(&pem).map_err(no_key)?)))
 }
 
+/// What the parser says of a file may quote it, and a key that is in the wrong one must not get into a log.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = std::fs::read(path).map_err(|error| error.to_string())?;
-    CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| error.to_string())
+    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>();
+    found.map_err(|_| "what is in it is not PEM throughout".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_mistake_in_a_file_quotes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            Some(path)
+        };
+        // Its line breaks were lost on the way.
+        let key = "-----BEGIN PRIVATE KEY-----SECRET";
+        let (empty, broken) = (write("empty.pem", ""), write("broken.pem", key));
+        for (cert_file, key_file) in [(&empty, &broken), (&broken, &empty)] {
+            let (cert_file, key_file) = (cert_file.clone(), key_file.clone());
+            let tls = TlsSettings {
+                cert_file,
+                key_file,
+                client_auth: ClientAuth::Required,
+                ..TlsSettings::default()
+            };
+            let said = own_certificate(&tls).unwrap_err();
+            // The parser shows bytes as numbers.
+            assert!(
+                said.contains("broken.pem") && !said.contains("SECRET") && !said.contains("83, 69"),
+                "{said}"
+            );
+        }
+    }
 }

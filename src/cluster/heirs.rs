@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use futures_util::future::join_all;
 
-use super::OtherPods;
+use super::{OtherPods, PodsWanted};
 use contracts::shared_log::LogSeq;
 
 /// The pods that requests may come to, and how far each has applied the logs of its shards.
@@ -33,7 +33,8 @@ pub(crate) enum HeirsWanted {
 impl ReadyPods {
     /// Those of these pods that are ready; all are asked at once, each for about two seconds.
     pub(crate) async fn among(pods: impl IntoIterator<Item = u32>, others: &dyn OtherPods) -> Self {
-        let asked = pods.into_iter().map(|pod| async move { (pod, others.applied_by_ready(pod).await) });
+        let asked =
+            pods.into_iter().map(|pod| async move { (pod, others.applied_by(pod, PodsWanted::Ready).await) });
         Self(join_all(asked).await.into_iter().collect())
     }
 

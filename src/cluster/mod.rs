@@ -112,11 +112,17 @@ fn not_open() -> LogError {
 #[async_trait]
 pub trait OtherPods: Send + Sync {
     /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in
-    /// time.
-    async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
+    /// time, or is not one of those that are wanted.
+    async fn applied_by(&self, pod: u32, wanted: PodsWanted) -> BTreeMap<u32, LogSeq>;
+}
 
-    /// The same; none either if it says that no requests should come to it.
-    async fn applied_by_ready(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
+/// Of which pods one wants to know how far they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodsWanted {
+    /// Of any that answers.
+    Any,
+    /// Of one that says that requests should come to it.
+    Ready,
 }
 
 /// The name of a pod.

@@ -24,8 +24,8 @@ pub struct ClusterSettings {
     /// Shards that tables are dealt out to. Fixed for ever.
     #[schemars(range(min = 1, max = 1000))]
     pub shards: u32,
-    /// Pods that have each shard. Fixed for ever. 1: each shard is bound to its pod. 2 or 3: one of them owns
-    /// it and another takes over; this needs NATS servers, `cluster.nats.urls`.
+    /// Pods that have each shard. Fixed for ever. 2 or 3: one of them owns it and another takes over; this
+    /// needs NATS servers, `cluster.nats.urls`. 1: each shard is bound to its pod.
     #[schemars(range(min = 1, max = 3))]
     pub copies: u32,
     /// A file with the secret by which pods believe each other: a line of 32 bytes or more, or two, the newer
@@ -42,7 +42,7 @@ impl Default for ClusterSettings {
             pods: 0,
             address: "{pod}.zombi-headless:8080".to_owned(),
             shards: 12,
-            copies: 1,
+            copies: 2,
             secret_file: None,
             ca_file: None,
         }
@@ -153,7 +153,7 @@ mod tests {
     fn what_makes_no_cluster_is_refused_by_name() {
         let three = ClusterSettings { pods: 3, ..ClusterSettings::default() };
         assert!(broken(&ClusterSettings { shards: 2, ..three.clone() }).contains("cluster.pods"));
-        assert_eq!(broken(&ClusterSettings { copies: 2, ..three.clone() }), "");
+        assert_eq!(broken(&ClusterSettings { copies: 1, ..three.clone() }), "");
         let two = ClusterSettings { pods: 2, copies: 3, ..three.clone() };
         assert!(broken(&two).contains("cluster.copies"));
         assert!(broken(&ClusterSettings { shards: 6, ..Default::default() }).contains("cluster.shards"));
@@ -162,9 +162,10 @@ mod tests {
 
     #[test]
     fn a_shards_part_is_the_same_in_every_pod() {
-        let of = |pods, shards| ClusterSettings { pods, shards, ..Default::default() }.share_of(1200);
+        let of =
+            |pods, shards| ClusterSettings { pods, shards, copies: 1, ..Default::default() }.share_of(1200);
         assert_eq!((of(3, 12), of(1, 12), of(12, 12), of(3, 1000)), (300, 100, 1200, 3));
-        let many = ClusterSettings { pods: 1, shards: 1000, ..Default::default() };
+        let many = ClusterSettings { pods: 1, shards: 1000, copies: 1, ..Default::default() };
         assert_eq!((many.share_of(1), many.share_of(0)), (1, 0), "a cache that is off stays off");
     }
 }

@@ -1,6 +1,6 @@
 //! What of the API's answers the pages show.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 /// A page of `GET /tables`.
@@ -155,8 +155,8 @@ pub(super) struct ApiCheck {
     pub(super) detail: String,
 }
 
-/// `GET /stats`.
-#[derive(Debug, Deserialize)]
+/// `GET /stats`; of it the script of the overview gets what is here.
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ApiStats {
     pub(super) uptime_secs: u64,
     pub(super) writes: ApiMeter,
@@ -164,13 +164,14 @@ pub(super) struct ApiStats {
     pub(super) flush: ApiFlush,
     pub(super) totals: ApiTotals,
     /// What is not counted in, in a cluster.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub(super) missing: Vec<ApiMissing>,
 }
 
 /// What is on its way to S3.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ApiFlush {
+    pub(super) enabled: bool,
     pub(super) oldest_unflushed_secs: f64,
 }
 
@@ -185,7 +186,7 @@ pub(super) struct ApiMissing {
 }
 
 /// One kind of request.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ApiMeter {
     pub(super) total: u64,
     pub(super) rate_per_sec: f64,
@@ -193,7 +194,7 @@ pub(super) struct ApiMeter {
 }
 
 /// The whole store.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ApiTotals {
     pub(super) tables: u64,
     pub(super) partitions: u64,

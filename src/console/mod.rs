@@ -65,6 +65,7 @@ fn table_of_pages(state: &AppState) -> RouteTable<Arc<Console>> {
         .get(Verb::Open, "/", overview::root)
         .get(Verb::Open, "/console", overview::overview)
         .get(Verb::Open, "/console/", overview::overview)
+        .get(Verb::Open, "/console/numbers", overview::numbers)
         .get(Verb::Open, "/console/tables", tables::tables)
         .get(Verb::Open, "/console/tables/{table}", table::table)
         .get(Verb::Open, "/console/events", events::events)

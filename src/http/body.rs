@@ -1,7 +1,7 @@
 //! Receives request bodies within limits: on their size, on their pace, and on the memory that they take
 //! together.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -26,7 +26,10 @@ use super::{
     scope::{RequestScope, RouteRequest},
     shared_body::SharedBody,
 };
-use crate::auth::{caller::Caller, quotas::QuotaHold};
+use crate::auth::{
+    caller::{Caller, CallerEnd},
+    quotas::QuotaHold,
+};
 use contracts::error::{Overload, StorageError};
 
 /// The headers of a request, and its body, which is still to be received.
@@ -74,8 +77,10 @@ impl Incoming {
     /// The body in pieces, for a stream. It may take any time, but must not be silent for
     /// `limits.body_idle_secs`.
     pub(super) fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> BodyPieces {
-        let pace = Pace::of_stream(limits);
-        self.at_pace(pace, budget, STREAM_BYTES)
+        let mut pieces = self.at_pace(Pace::of_stream(limits), budget, STREAM_BYTES);
+        // At once: a stream that is never waited for is not for ever either.
+        pieces.given_up = Some(given_up_with(&pieces.caller));
+        pieces
     }
 
     /// The whole body, decoded, and its share of the memory for bodies.
@@ -104,18 +109,7 @@ impl Incoming {
             sent: limits.body_bytes,
             decoded: if self.coding.is_some() { limits.decoded_body_bytes } else { limits.body_bytes },
         };
-        let caller = self.caller.clone();
-        let mut collected = pin!(self.at_pace(Pace::of_whole(limits), budget, usize::MAX).collect(sizes));
-        // Most bodies are there, and to wait for the end of a right takes a timer.
-        if let Some(collected) = collected.as_mut().now_or_never() {
-            return collected;
-        }
-        let given_up = Box::pin(caller.given_up());
-        tokio::select! {
-            biased;
-            collected = collected => collected,
-            end = given_up => Err(end.into()),
-        }
+        self.at_pace(Pace::of_whole(limits), budget, usize::MAX).collect(sizes).await
     }
 
     /// `most_held` is what the body holds of its caller's quota at most, in bytes.
@@ -131,6 +125,7 @@ impl Incoming {
             sent: 0,
             coming: Some(self.connection.body()),
             caller: self.caller,
+            given_up: None,
             held: self.held,
             most_held,
             not_before: None,
@@ -160,8 +155,27 @@ fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// Ready when a request is to be given up, as its caller's right has ended long before.
+pub(super) type GivenUpFuture = Pin<Box<dyn Future<Output = CallerEnd> + Send>>;
+
+/// Waits for the end of a caller's right, and then for as long as what has begun may take.
+pub(super) fn given_up_with(caller: &Caller) -> GivenUpFuture {
+    let caller = caller.clone();
+    Box::pin(async move { caller.given_up().await })
+}
+
+/// The same, from the first time on that it is asked for: that takes a timer, and most bodies are there.
+async fn until_given_up(given_up: &mut Option<GivenUpFuture>, caller: &Caller) -> CallerEnd {
+    given_up.get_or_insert_with(|| given_up_with(caller)).as_mut().await
+}
+
+/// A body is not taken any further. Whoever works on it knows what of it is written; the rest is not.
+fn right_ended(end: CallerEnd) -> Problem {
+    Problem::from(end).not_written()
+}
+
 /// Others need the memory more.
-fn given_up() -> Problem {
+fn others_need_it() -> Problem {
     StorageError::Overloaded { reason: Overload::Slow, retry_after: Duration::from_secs(1) }.into()
 }
 
@@ -185,6 +199,8 @@ pub(super) struct BodyPieces {
     /// Marks the connection while the client has something to send.
     coming: Option<CountGuard>,
     caller: Caller,
+    /// The end of that caller's right, once somebody looks for it.
+    given_up: Option<GivenUpFuture>,
     held: Option<QuotaHold>,
     most_held: usize,
     /// When more is read of a caller that is over its quota of bytes a second, and how long that was to wait.
@@ -196,7 +212,7 @@ impl BodyPieces {
     ///
     /// # Errors
     /// 408 if the body is too slow, 400 if it breaks off or is not coded as it says, 503 if others need its
-    /// memory more.
+    /// memory more, and why the caller's request must end if its right has ended long before.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         loop {
             if self.decoder.is_some() {
@@ -264,7 +280,8 @@ impl BodyPieces {
             tokio::select! {
                 biased;
                 () = sleep_until(not_before) => {}
-                () = self.share.given_up().cancelled() => return Err(given_up()),
+                () = self.share.given_up().cancelled() => return Err(others_need_it()),
+                end = until_given_up(&mut self.given_up, &self.caller) => return Err(right_ended(end)),
             }
             self.not_before = None;
             self.pace.paused(pause);
@@ -273,12 +290,16 @@ impl BodyPieces {
             self.coming = None;
             return Ok(None);
         };
+        if let Some(end) = self.given_up.as_mut().and_then(|given_up| given_up.as_mut().now_or_never()) {
+            return Err(right_ended(end));
+        }
         let piece = match body.next().now_or_never() {
             Some(piece) => piece,
             None => tokio::select! {
                 biased;
                 piece = body.next() => piece,
-                () = self.share.given_up().cancelled() => return Err(given_up()),
+                () = self.share.given_up().cancelled() => return Err(others_need_it()),
+                end = until_given_up(&mut self.given_up, &self.caller) => return Err(right_ended(end)),
                 () = sleep_until(self.pace.until()) => {
                     return Err(Problem::new(Code::Timeout, self.pace.too_slow()));
                 }

@@ -107,10 +107,7 @@ impl HttpSettings {
         }
         let is_address = without_brackets(name).parse::<IpAddr>().is_ok();
         let lower = name.to_ascii_lowercase();
-        is_address
-            || !lower.contains('.')
-            || LOCAL.iter().any(|end| lower.ends_with(end))
-            || lower.ends_with(".svc.cluster.local")
+        is_address || !lower.contains('.') || LOCAL.iter().any(|end| lower.ends_with(end))
     }
 
     /// Whether pages of an origin may use what is here, although it is not ours.

@@ -14,7 +14,7 @@ use super::{
     encode::CloudEventSettings,
     limits::Limits,
     memory::Budget,
-    observe::ObservedStore,
+    observe::{ObservedStore, SeenStore},
     origin::HttpSettings,
     records::RawSettings,
     shards::{ShardStores, Shards},
@@ -207,4 +207,15 @@ pub struct App {
     pub stopping: CancellationToken,
     /// Shared with the admin port.
     pub ops: OpsState,
+}
+
+impl App {
+    /// The store, as operators see it.
+    pub fn seen(&self) -> SeenStore {
+        SeenStore {
+            engine: Arc::clone(&self.engine),
+            reader: self.reader.clone(),
+            erasures: Arc::clone(&self.erasures),
+        }
+    }
 }

@@ -183,8 +183,8 @@ fn begin(caller: &Caller, verb: Verb, now: Instant) -> Result<(), Problem> {
 }
 
 /// The handler's answer, or a refusal if the caller's right ends first. To wait for that takes a timer, which
-/// appends must not pay for: what they wait for is their body, and they look there, in `body` and in
-/// `routes/events/stream`.
+/// appends must not pay for: what they wait for is their body, and they look there, in `body`, and in
+/// `shards/passed` where another pod works on it.
 ///
 /// The request goes to its handler at once: what is returned has no room for it.
 fn handle(route: &Route, request: Request, scope: RequestScope) -> impl Future<Output = RouteAnswer> + use<> {

@@ -9,7 +9,6 @@ use tokio::time::sleep;
 
 use contracts::shared_log::{EntryKind, LogEntry, LogError, LogSeq, LogSize, SharedLog};
 use hot_rocksdb::disk::Disk;
-use tiering::ONE_ENTRY;
 
 /// How long whoever asks in vain is kept waiting: each time is a line of the pod's log.
 const SHORT_WAIT: Duration = Duration::from_secs(5);
@@ -35,15 +34,20 @@ impl SharedLog for BrakedLog {
     }
 
     /// While the disk is short nothing is read, as if the log did not answer: the copy falls behind, and says
-    /// so, drops what it need not keep, does not take over, and asks again. One entry may be looked at, which a
-    /// copy does that starts.
+    /// so, drops what it need not keep, does not take over, and asks again.
     async fn read(&self, from: LogSeq, max_bytes: usize, wait: Duration) -> Result<Vec<LogEntry>, LogError> {
-        if self.disk.is_short() && max_bytes > ONE_ENTRY {
+        if self.disk.is_short() {
             sleep(SHORT_WAIT).await;
             let why = "the disk has no room for what the log says: nothing of it is read until there is";
             return Err(LogError::Unavailable(why.to_owned()));
         }
         self.log.read(from, max_bytes, wait).await
+    }
+
+    /// Of the log itself, however short the disk is: a copy that starts asks for what it has applied, and
+    /// writes nothing of it.
+    async fn look_at(&self, from: LogSeq) -> Result<Option<LogEntry>, LogError> {
+        self.log.look_at(from).await
     }
 
     async fn term(&self) -> Result<Option<LogEntry>, LogError> {
@@ -77,9 +81,15 @@ mod tests {
         };
         let (full, roomy) = (braked(u64::MAX), braked(0));
         let seq = full.append(LogSeq(0), EntryKind::Data, Bytes::from_static(b"x")).await.unwrap();
-        let read = full.read(seq, 1000, Duration::ZERO).await;
-        assert!(matches!(read, Err(LogError::Unavailable(why)) if why.contains("no room")));
-        assert_eq!(full.read(seq, ONE_ENTRY, Duration::ZERO).await.unwrap().len(), 1, "it is looked at");
+        for max_bytes in [1, 1000] {
+            let read = full.read(seq, max_bytes, Duration::ZERO).await;
+            assert!(
+                matches!(read, Err(LogError::Unavailable(why)) if why.contains("no room")),
+                "{max_bytes}"
+            );
+        }
+        let applied = full.look_at(seq).await.unwrap();
+        assert_eq!(applied.map(|entry| entry.seq), Some(seq), "it is looked at");
         assert_eq!(full.size().await.unwrap().last, seq, "how far behind it is can be seen");
         assert_eq!(roomy.read(seq, 1000, Duration::ZERO).await.unwrap().len(), 1);
     }

@@ -32,7 +32,6 @@ use crate::{
         pod_name,
     },
     http::{
-        observe::SeenStore,
         shards::{OwnedStore, ShardStores, Shards},
         state::{App, AppState, OpsState, OwnShards},
     },
@@ -204,15 +203,7 @@ fn names(joined: &JoinedCluster, shard: u32) -> CopyNames {
 /// The stores of the shards that this pod owns when somebody looks.
 fn observed(stores: &Arc<[Arc<OwnedStore<App>>]>) -> ObservedNow {
     let stores = Arc::clone(stores);
-    Box::new(move || {
-        let owned = stores.iter().filter_map(|store| store.served());
-        let seen = owned.map(|app| SeenStore {
-            engine: Arc::clone(&app.engine),
-            reader: app.reader.clone(),
-            erasures: Arc::clone(&app.erasures),
-        });
-        seen.collect()
-    })
+    Box::new(move || stores.iter().filter_map(|store| Some(store.served()?.seen())).collect())
 }
 
 /// Whether this pod owns a shard when somebody asks.
@@ -263,14 +254,14 @@ async fn follow(copy: Arc<OwnCopy>, runner: CopyRunner, stop: CancellationToken)
         Err(error) if !error.ends_writing() => {
             // What is refused says what to do.
             let cure = match error {
-                StorageError::Corrupt { .. } => "move its volume away, and start this pod anew",
+                StorageError::Corrupt { .. } => "move its volume away, and restart this pod",
                 _ => "its volume is as it was",
             };
             error!(
                 shard = copy.shard,
                 %error,
                 cure,
-                "this copy of the shard follows no more, and never owns it again"
+                "this copy of the shard has stopped: it follows no more, and never owns the shard again"
             );
             copy.stop(error.to_string());
             metrics::copy_stopped(copy.shard);
@@ -312,7 +303,12 @@ impl RunningCopy {
         match timeout_at(until, self.copy.is_given_up()).await {
             Ok(()) => info!(shard, to, "the shard was handed over"),
             Err(_) => {
-                warn!(shard, to, "the shard could not be handed over: others wait for this pod's silence")
+                warn!(
+                    shard,
+                    to,
+                    "the shard could not be handed over in time: another copy takes it over when this pod is \
+                     silent"
+                );
             }
         }
     }

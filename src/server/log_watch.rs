@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::{
-    cluster::{Cluster, OtherPods, copies::OwnCopy, pod_name, pod_number},
+    cluster::{Cluster, OtherPods, PodsWanted, copies::OwnCopy, pod_name, pod_number},
     http::shards::Shards,
     settings::Settings,
 };
@@ -42,11 +42,11 @@ async fn watch_servers(cluster: &Cluster, guard: &NatsGuard) {
         let report = guard.look().await;
         let unmet = report.unmet();
         if unmet != before && !unmet.is_empty() {
-            warn!(unmet = unmet.join("; "), "the servers that keep the logs are not as they must be");
+            warn!(unmet = unmet.join("; "), "the NATS servers are not as they must be");
         }
         let damages: BTreeSet<String> = report.damages().into_iter().collect();
         for damage in damages.difference(&damages_before) {
-            error!(%damage, "a server of the logs has lost messages");
+            error!(%damage, "a NATS server has lost messages of a shard's log");
         }
         metrics::log_servers(unmet.len(), damages.len());
         (before, damages_before) = (unmet.clone(), damages);
@@ -64,7 +64,7 @@ async fn give_back(shards: &Shards) {
         for rank in 0..shards.cluster.record.copies as usize {
             let pods: BTreeSet<u32> = owners.copies().filter_map(|copy| better_pod(copy, rank)).collect();
             for pod in pods {
-                let applied = shards.applied_by_ready(pod).await;
+                let applied = shards.applied_by(pod, PodsWanted::Ready).await;
                 for copy in owners.copies().filter(|copy| better_pod(copy, rank) == Some(pod)) {
                     let (to, shard) = (pod_name(pod), copy.shard);
                     if applied.get(&shard).is_some_and(|applied| copy.copy().yield_to_better(&to, *applied)) {

@@ -228,13 +228,8 @@ pub(super) fn show_stores_to_operators(settings: &Settings, app: &App, stores: &
         let flushes = flushes.into_iter().map(|flush| flush as Arc<dyn Flush>).collect();
         drop(ops.flush.set(Arc::new(FlushAll::of(flushes))));
     }
-    let seen = |open: &OpenStore| SeenStore {
-        engine: Arc::clone(&open.store.hot),
-        reader: open.store.reader.clone(),
-        erasures: Arc::clone(&open.store.erasures) as Arc<dyn Erasures>,
-    };
     let volumes = stores.iter().map(|open| Arc::clone(&open.store.hot)).collect();
-    let stores: Vec<SeenStore> = stores.iter().map(seen).collect();
+    let stores: Vec<SeenStore> = stores.iter().map(|open| app_over(app, &open.store).seen()).collect();
     show_to_operators(settings, app, (volumes, Box::new(move || stores.clone())));
 }
 

@@ -235,7 +235,7 @@ impl Startup {
             };
             let known = fs::read(&remembered).ok().and_then(|bytes| ClusterRecord::decode(&bytes).ok());
             if let Some(record) = known.filter(|record| record.check(shape).is_ok()) {
-                warn!(%error, "cannot read what the cluster is from the bucket: starting as last time");
+                warn!(%error, "cannot read cluster.json in the bucket: starting as this pod knows it");
                 return Ok(record);
             }
             self.ops.lifecycle.progress.set_trouble(&error);
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn shards_have_together_what_a_pod_may_take() {
         let mut settings = Settings::default();
-        (settings.cluster.pods, settings.cluster.shards) = (3, 12);
+        (settings.cluster.pods, settings.cluster.shards, settings.cluster.copies) = (3, 12, 1);
         let part = of_shard(&settings, Shard { number: 7, of: 12 }, 4);
         assert_eq!(part.hot.max_bytes * 4, settings.hot.max_bytes);
         assert_eq!(part.keys.max_bytes * 4, settings.keys.max_bytes);

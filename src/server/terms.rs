@@ -58,7 +58,7 @@ impl CopyTerms {
             let ended = Box::pin(self.serve(term, &mut status)).await;
             metrics::shard_owned(shard, false);
             let Err(error) = ended else { continue };
-            warn!(shard, term, %error, "the store of the shard has ended");
+            warn!(shard, term, %error, "the store of the shard has ended, opening it again");
             failures = if failed_in == term { failures + 1 } else { 1 };
             failed_in = term;
             if failures % MOST_FAILURES == 0

@@ -278,6 +278,7 @@ mod tests {
         settings.nats.unsynced = true;
         settings.shared_log.keep_bytes = 0;
         settings.copies.tick_ms = 500;
+        settings.cluster.copies = 1;
         for pods in [0, 3] {
             settings.cluster.pods = pods;
             for key in ["cluster.nats.*", "cluster.log.*", "cluster.tick_ms"] {

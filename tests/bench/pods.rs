@@ -1,6 +1,6 @@
 //! Several servers as the pods of one cluster.
 
-use std::thread;
+use std::{iter, thread};
 
 use serde_json::{Value, json};
 use testing::{
@@ -30,6 +30,7 @@ impl Pods {
         let bucket = S3::start(options);
         let of_pod = |place: &PodSettings| -> Vec<String> {
             let place = place.iter().map(|(key, value)| format!("{key}={value}"));
+            let place = iter::once("cluster.copies=1".to_owned()).chain(place);
             place.chain(bucket.settings()).chain(more.iter().map(|setting| (*setting).to_owned())).collect()
         };
         let settings: Vec<Vec<String>> = settings_of(count, SHARDS).iter().map(of_pod).collect();

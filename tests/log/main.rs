@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
 
+mod care;
 mod lists;
 mod outages;
 
@@ -14,7 +15,7 @@ use testing::{
     TestServer,
     cluster::SHARDS,
     loaded::{LoadedCluster, QUIET, run_all},
-    server::{answer, eventually},
+    server::{answer, eventually, eventually_some},
 };
 use tokio::time::sleep;
 
@@ -219,19 +220,16 @@ async fn a_shard_is_not_moved_to_a_pod_that_is_gone() {
     cluster.pods[2].kill().await;
     cluster.goes_on().await;
     let first = &cluster.pods[0];
-    let mut found = None;
-    eventually("another pod owns a shard that the one which is gone has", async || {
+    let (owner, shard) = eventually_some("another pod owns a shard of the one that is gone", async || {
         let (_, shown) = answer(first.client.get(first.admin_url("/cluster")).send().await.unwrap()).await;
         let mut shards = shown["shards"].as_array().unwrap().iter();
-        found = shards.find_map(|shard| {
+        shards.find_map(|shard| {
             let is_on_it = shard["copies"].as_array().unwrap().contains(&json!("zombi-2"));
             let owner = (0..2).find(|pod| shard["owner"] == format!("zombi-{pod}"))?;
             is_on_it.then(|| (owner, shard["shard"].as_u64().unwrap()))
-        });
-        found.is_some()
+        })
     })
     .await;
-    let (owner, shard) = found.unwrap();
     let path = format!("/cluster/shards/{shard}/move");
     let (status, problem) = cluster.pods[owner].post(&path, &json!({"to": "zombi-2"})).await;
     assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("forward_failed")), "{problem}");

@@ -113,6 +113,15 @@ pub trait SharedLog: std::fmt::Debug + Send + Sync {
     /// `Trimmed`, `Damaged` or `Unavailable`.
     async fn read(&self, from: LogSeq, max_bytes: usize, wait: Duration) -> Result<Vec<LogEntry>, LogError>;
 
+    /// The entry that begins at `from`, alone and without a wait; `None` if there is none yet. For whoever
+    /// asks what stands at a place that it knows: what is to be applied is read with [`read`](Self::read).
+    ///
+    /// # Errors
+    /// `Trimmed`, `Damaged` or `Unavailable`.
+    async fn look_at(&self, from: LogSeq) -> Result<Option<LogEntry>, LogError> {
+        Ok(self.read(from, 1, Duration::ZERO).await?.into_iter().next())
+    }
+
     /// The last entry about ownership, if there was ever one.
     ///
     /// # Errors

@@ -28,11 +28,7 @@ impl TestCluster {
 
     /// The same, not started yet.
     pub async fn stopped(settings: &[(&str, &str)]) -> Self {
-        let first = TestServer::tiered(settings).await;
-        let others = [first.beside(), first.beside()];
-        let mut pods: Vec<TestServer> = [first].into_iter().chain(others).collect();
-        join_them(&mut pods, SHARDS);
-        Self { pods, owners: Vec::new() }
+        Self { pods: three_pods(settings).await, owners: Vec::new() }
     }
 
     /// Starts all pods, one after the other: none needs another to start.
@@ -76,6 +72,15 @@ pub fn tables_in(shards: u32, is_wanted: impl Fn(u32) -> bool) -> impl Iterator<
     names.filter(move |table| is_wanted(shard_of(&TableName::parse(table).unwrap(), shards)))
 }
 
+/// Three servers that share a bucket, with settings, as the pods of one cluster; not started yet.
+pub(crate) async fn three_pods(settings: &[(&str, &str)]) -> Vec<TestServer> {
+    let first = TestServer::tiered(settings).await;
+    let others = [first.beside(), first.beside()];
+    let mut pods: Vec<TestServer> = [first].into_iter().chain(others).collect();
+    join_them(&mut pods, SHARDS);
+    pods
+}
+
 /// Makes servers that share a bucket the pods of one cluster.
 pub fn join_them(pods: &mut [TestServer], shards: u32) {
     let places = settings_of(pods.len(), shards);
@@ -89,8 +94,6 @@ pub fn join_at(pods: &mut [TestServer], addresses: &[[SocketAddr; 2]], shards: u
 
 fn take_places(pods: &mut [TestServer], places: &[PodSettings]) {
     for (pod, place) in pods.iter_mut().zip(places) {
-        for (key, value) in place {
-            pod.set(key, value);
-        }
+        pod.set_place(place);
     }
 }

@@ -9,9 +9,9 @@ use tokio::time::sleep;
 
 pub use self::load::{ClusterLoad, LoadEnd, LoadedTables};
 use super::{
-    cluster::{SHARDS, join_them},
+    cluster::{SHARDS, three_pods},
     nats::NatsTrio,
-    server::{TestServer, eventually},
+    server::{TestServer, eventually, eventually_some},
 };
 
 /// How long clients are at work before something happens.
@@ -97,28 +97,22 @@ impl LoadedCluster {
 
     /// The pod that owns a shard.
     pub async fn owner(&self, shard: u32) -> usize {
-        let mut found: Option<usize> = None;
-        eventually("a shard has an owner", async || {
+        eventually_some("a shard has an owner", async || {
             let shown = self.shown(shard).await;
-            found = shown["owner"].as_str().and_then(number_of);
-            found.is_some()
+            shown["owner"].as_str().and_then(number_of)
         })
-        .await;
-        found.unwrap()
+        .await
     }
 
     /// A pod that has a copy of a shard and does not own it.
     pub async fn follower(&self, shard: u32) -> usize {
-        let mut found: Option<usize> = None;
-        eventually("a shard has an owner and another copy", async || {
+        eventually_some("a shard has an owner and another copy", async || {
             let shown = self.shown(shard).await;
             let copies = shown["copies"].as_array().into_iter().flatten();
             let mut others = copies.filter(|copy| shown["owner"].is_string() && **copy != shown["owner"]);
-            found = others.next().and_then(Value::as_str).and_then(number_of);
-            found.is_some()
+            others.next().and_then(Value::as_str).and_then(number_of)
         })
-        .await;
-        found.unwrap()
+        .await
     }
 
     /// How often shards have got another owner, or the same one anew, since the cluster began.
@@ -137,13 +131,9 @@ impl LoadedCluster {
     pub async fn expect_tables(&self, tables: &LoadedTables) {
         for pod in 0..self.pods.len() {
             for (table, expected) in tables {
-                let mut found = None;
-                eventually("a table can be read", async || {
-                    found = self.load.read_all(pod, table).await;
-                    found.is_some()
-                })
-                .await;
-                assert!(found.as_ref() == Some(expected), "{table} is not what it was, at zombi-{pod}");
+                let read = async || self.load.read_all(pod, table).await;
+                let found = eventually_some("a table can be read", read).await;
+                assert!(found == *expected, "{table} is not what it was, at zombi-{pod}");
             }
         }
     }
@@ -167,11 +157,7 @@ pub async fn pods_of(servers: &NatsTrio, settings: &[(&str, &str)]) -> Vec<TestS
         .chain([("cluster.copies", "2")])
         .chain(settings.iter().copied())
         .collect();
-    let first = TestServer::tiered(&settings).await;
-    let others = [first.beside(), first.beside()];
-    let mut pods: Vec<TestServer> = [first].into_iter().chain(others).collect();
-    join_them(&mut pods, SHARDS);
-    pods
+    three_pods(&settings).await
 }
 
 /// Starts all pods at once: none is ready before another one owns what it does not.

@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     machine::Machine,
     process,
-    server::{PATIENCE, eventually},
+    server::{PATIENCE, eventually, eventually_some},
     signal::send_signal,
 };
 
@@ -237,13 +237,7 @@ impl NatsTrio {
     /// Which server leads the log of a shard, as far as one of them says.
     pub async fn leader(&self, shard: u32) -> usize {
         let of_shard = format!("_{shard:03}_");
-        let mut found = None;
-        eventually("the log of a shard has a leader", async || {
-            found = self.leader_of(&of_shard).await;
-            found.is_some()
-        })
-        .await;
-        found.unwrap()
+        eventually_some("the log of a shard has a leader", async || self.leader_of(&of_shard).await).await
     }
 
     /// Asks a stream's leader again and again to leave its place to a server; whether that leads it then.

@@ -312,3 +312,14 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// Waits until there is what is looked for, looking often.
+pub async fn eventually_some<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let mut found = None;
+    eventually(what, async || {
+        found = look().await;
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}

@@ -16,8 +16,8 @@ mod upkeep;
 
 pub use self::{
     copy::{
-        CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, LogStanding, ONE_ENTRY, ShardCopy,
-        another_log, log_standing, owner_by, prove_end,
+        CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, LogStanding, ShardCopy, another_log,
+        log_standing, owner_by, prove_end,
     },
     eraser::EraserHandle,
     flusher::FlushHandle,

@@ -9,8 +9,6 @@ const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 
 // Numbers, as the server writes them.
 const count = (number) => Math.round(number).toLocaleString("en-US");
-const shardsOf = (shards) => shards.length && `shard${shards.length > 1 ? "s" : ""} ${shards.join(", ")}`;
-const missingName = ({ pod, shards = [] }) => [shardsOf(shards), pod].filter(Boolean).join(" of ") || "a shard";
 const counted = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 function bytes(number) {
   for (const unit of ["B", "KiB", "MiB", "GiB", "TiB"]) {
@@ -52,7 +50,8 @@ function timeElement(ms) {
 // A text to the clipboard; where the browser gives none, it is selected, to be copied by hand.
 async function copy(button) {
   if (!button) return;
-  let [label, said] = [(button.dataset.label ??= button.textContent), "Copied"];
+  button.dataset.label ??= button.textContent; // it may still say what the last click did
+  let said = "Copied";
   try {
     await navigator.clipboard.writeText(button.dataset.copy);
   } catch {
@@ -63,7 +62,7 @@ async function copy(button) {
     area.remove();
   }
   button.textContent = said;
-  setTimeout(() => { button.textContent = label; }, 1500);
+  setTimeout(() => { button.textContent = button.dataset.label; }, 1500);
 }
 
 // The keyboard: `/` to the search of the page or to the tables, `g` and a letter to a place, `p` pauses what is live.
@@ -89,10 +88,14 @@ function keyboard() {
 // The overview: numbers every two seconds, metrics every ten.
 let isLeaving = false; // to where a form leads: what is refused once one has signed out must not lead back
 async function ask(path) {
-  const response = await fetch(API + path, { headers: { accept: "application/json, text/plain" } });
-  if (response.status === 401 && !isLeaving) location.reload();
-  if (!response.ok && response.status !== 503) throw new Error(String(response.status));
-  return path === "/metrics" ? response.text() : response.json();
+  const response = await fetch(path, { headers: { accept: "application/json, text/plain" } });
+  // Where a page wants somebody to sign in, it leads there.
+  const isOut = response.status === 401 || response.redirected;
+  if (isOut && !isLeaving) location.reload();
+  // A server that has no numbers is as good as one that does not answer, for which `fetch` throws a TypeError.
+  if (response.status >= 500) throw new TypeError(String(response.status));
+  if (isOut || !response.ok) throw new Error(String(response.status));
+  return response;
 }
 const valueOf = (line) => Number(line.slice(line.lastIndexOf(" ") + 1));
 function metric(text, name, label = "") {
@@ -164,7 +167,7 @@ function overview() {
     say("verdict-more", more);
   }
   async function numbers() {
-    const [stats, probe] = await Promise.all([ask("/stats"), ask("/readyz?verbose")]);
+    const { verdict: said, stats } = await (await ask("/console/numbers")).json();
     const now = performance.now() / 1000;
     if (last) {
       const each = Math.max(stats.writes.total - last.total, 0) / (now - last.now);
@@ -175,27 +178,19 @@ function overview() {
     say("appended", count(stats.writes.total));
     say("p99", micros(stats.writes.p99_latency_us));
     const { unflushed_events: waiting, unflushed_bytes: size, lost_offsets: lost, tables, partitions, hot_bytes: hot } = stats.totals;
-    const [age, gone] = [length(stats.flush.oldest_unflushed_secs), (stats.missing ?? []).map(missingName).join(", ")];
     say("unflushed", count(waiting));
     say("unflushed-bytes", bytes(size));
-    say("age", age);
+    say("age", length(stats.flush.oldest_unflushed_secs));
     say("lost", count(lost));
     say("hot", bytes(hot));
     $("[data-meter]").value = hot;
     say("totals", `${counted(tables, "table")}, ${counted(partitions, "partition")}, ${bytes(hot)} of events on the volume`);
     say("errors", count(stats.errors_total));
     say("uptime", length(stats.uptime_secs));
-    const bad = probe.checks?.find((check) => check.status !== "ok");
-    if (bad?.name === "bucket") verdict("warn", "Ready, but S3 cannot be used", `${bad.detail}. Events are on the volume only until it can.`);
-    else if (bad) verdict("bad", "Not ready", `${bad.name}: ${bad.detail}`);
-    else if (gone) verdict("bad", `Without ${gone}`, `${stats.missing.map(({ error }) => error).join("; ")}. The numbers are those of the others.`);
-    else if (!stats.flush.enabled) verdict("warn", "Ready, without S3", "No bucket is configured: every event is on this volume only.");
-    else if (lost) verdict("warn", "Ready, but events were lost", `${counted(lost, "offset")} with a volume: the tables say which.`);
-    else if (waiting) verdict("good", "On its way to S3", `${counted(waiting, "event")}, ${bytes(size)}; the oldest for ${age}.`);
-    else verdict("good", "Everything is in S3", "Nothing waits on the volume alone.");
+    verdict(said.kind, said.first, said.more);
   }
   async function metrics() {
-    const text = await ask("/metrics");
+    const text = await (await ask(`${API}/metrics`)).text();
     const flushed = metric(text, "zombi_flush_last_success_timestamp_seconds");
     say("flushed", flushed ? `${length(Math.max(Date.now() / 1000 - flushed, 0))} ago` : "none yet");
     if (flushed) $("[data-flushed]").replaceChildren(timeElement(Math.trunc(flushed * 1000)));

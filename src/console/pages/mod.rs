@@ -10,3 +10,4 @@ pub(super) mod shards;
 pub(super) mod sign_in;
 pub(super) mod table;
 pub(super) mod tables;
+mod verdict;

@@ -3,18 +3,28 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use maud::{Markup, html};
+use serde::Serialize;
 
-use super::super::{
-    Console, PATH,
-    api::{ApiMetrics, ApiMissing, ApiProbe, ApiSettings, ApiStats, ApiTables},
-    view::{
-        NavItem, no_right,
-        text::{bytes, count, counted, length, micros, time, whole},
-        tile,
+use super::{
+    super::{
+        Console, PATH,
+        api::{ApiMetrics, ApiProbe, ApiSettings, ApiStats, ApiTables},
+        browsers::of_console,
+        view::{
+            NavItem, no_right,
+            text::{bytes, count, counted, length, micros, time, whole},
+            tile,
+        },
+        visit::{Refused, Shown, Visit, see},
     },
-    visit::{Refused, Shown, Visit, see},
+    verdict::{Verdict, verdict},
 };
 use crate::http::pages::Visitor;
 
@@ -49,6 +59,13 @@ struct Numbers {
     now_secs: f64,
 }
 
+/// What of the page is live by the numbers alone.
+#[derive(Serialize)]
+struct LiveNumbers {
+    verdict: Verdict,
+    stats: ApiStats,
+}
+
 async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
     // A list without a pod is none; what the others say is of interest then more than ever.
     let tables = match visit.get::<ApiTables>(&format!("/tables?limit={TABLES}")).await {
@@ -56,14 +73,14 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
         tables => tables,
     };
     let probe: ApiProbe = visit.get("/readyz?verbose").await?;
-    let numbers = match numbers(visit).await {
+    let numbers = match all_numbers(visit).await {
         Ok(numbers) => Some(numbers),
         Err(refused) if refused.is_no_right() => None,
         Err(refused) => return Err(refused),
     };
     let body = html! {
         h1.sr { "Overview" }
-        (verdict(&probe, numbers.as_ref()))
+        (show_verdict(&verdict(&probe, numbers.as_ref().map(|numbers| &numbers.stats))))
         @match &numbers {
             Some(numbers) => (board(numbers)),
             None => (no_right("The numbers of the whole server", "operate")),
@@ -73,7 +90,7 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
     Ok(Shown { title: "Overview".to_owned(), body })
 }
 
-async fn numbers(visit: &mut Visit<'_>) -> Result<Numbers, Refused> {
+async fn all_numbers(visit: &mut Visit<'_>) -> Result<Numbers, Refused> {
     let stats = visit.get("/stats").await?;
     let metrics = visit.metrics().await?;
     let settings: ApiSettings = visit.get("/settings").await?;
@@ -86,66 +103,30 @@ async fn numbers(visit: &mut Visit<'_>) -> Result<Numbers, Refused> {
     Ok(Numbers { stats, metrics, hot_most, is_cluster: pods > 0, now_secs })
 }
 
-/// The first thing to know: is it ready, and is everything safe?
-fn verdict(probe: &ApiProbe, numbers: Option<&Numbers>) -> Markup {
-    let failing = probe.checks.iter().find(|check| check.status != "ok" && check.name != "bucket");
-    let trouble = probe.checks.iter().find(|check| check.status != "ok" && check.name == "bucket");
-    let (class, first, more) = match (failing, trouble, numbers) {
-        (Some(check), ..) => ("bad", "Not ready".to_owned(), format!("{}: {}", check.name, check.detail)),
-        (None, Some(check), _) => (
-            "warn",
-            "Ready, but S3 cannot be used".to_owned(),
-            format!("{}. Events are on the volume only until it can.", check.detail),
-        ),
-        (None, None, Some(numbers)) => safety(numbers),
-        (None, None, None) => ("good", "Ready".to_owned(), "Requests are served.".to_owned()),
-    };
+/// `GET /console/numbers`: the verdict and the numbers of the whole server, for which the script of the
+/// overview asks every two seconds.
+pub(in crate::console) async fn numbers(State(console): State<Arc<Console>>, visitor: Visitor) -> Response {
+    let mut visit = console.visit(&visitor);
+    match live_numbers(&mut visit).await {
+        Ok(numbers) => of_console(Json(numbers).into_response()),
+        Err(refused) => visit.answer(NavItem::Overview, Err(refused)),
+    }
+}
+
+async fn live_numbers(visit: &mut Visit<'_>) -> Result<LiveNumbers, Refused> {
+    // What may have to wait for other pods comes first: it holds no place that pages need.
+    let stats: ApiStats = visit.more("/stats").await?;
+    let probe: ApiProbe = visit.more("/readyz?verbose").await?;
+    Ok(LiveNumbers { verdict: verdict(&probe, Some(&stats)), stats })
+}
+
+fn show_verdict(Verdict { kind, first, more }: &Verdict) -> Markup {
     html! {
-        div.verdict data-verdict=(class) {
+        div.verdict data-verdict=(kind) {
             span.dot aria-hidden="true" {}
             p { strong data-live="verdict" { (first) } " " span data-live="verdict-more" { (more) } }
         }
     }
-}
-
-/// What is not counted in, as people call it.
-fn named(missing: &ApiMissing) -> String {
-    let numbers: Vec<String> = missing.shards.iter().map(u32::to_string).collect();
-    let shards = match numbers.len() {
-        0 => None,
-        1 => Some(format!("shard {}", numbers[0])),
-        _ => Some(format!("shards {}", numbers.join(", "))),
-    };
-    match (shards, &missing.pod) {
-        (Some(shards), Some(pod)) => format!("{shards} of {pod}"),
-        (Some(shards), None) => shards,
-        (None, pod) => pod.clone().unwrap_or_else(|| "a shard".to_owned()),
-    }
-}
-
-fn safety(numbers: &Numbers) -> (&'static str, String, String) {
-    let Numbers { stats, metrics, .. } = numbers;
-    let (waiting, size) = (stats.totals.unflushed_events, stats.totals.unflushed_bytes);
-    if !stats.missing.is_empty() {
-        let first = format!("Without {}", stats.missing.iter().map(named).collect::<Vec<_>>().join(", "));
-        let why = stats.missing.iter().map(|one| one.error.as_str()).collect::<Vec<_>>().join("; ");
-        return ("bad", first, format!("{why}. The numbers are those of the others."));
-    }
-    if metrics.sum("zombi_cold_enabled", "") == Some(0.0) {
-        let more = "No bucket is configured: every event is on this volume only.".to_owned();
-        return ("warn", "Ready, without S3".to_owned(), more);
-    }
-    let lost = stats.totals.lost_offsets;
-    if lost > 0 {
-        let more = format!("{} with a volume: the tables say which.", counted(lost, "offset"));
-        return ("warn", "Ready, but events were lost".to_owned(), more);
-    }
-    if waiting == 0 {
-        return ("good", "Everything is in S3".to_owned(), "Nothing waits on the volume alone.".to_owned());
-    }
-    let age = stats.flush.oldest_unflushed_secs;
-    let more = format!("{}, {}; the oldest for {}.", counted(waiting, "event"), bytes(size), length(age));
-    ("good", "On its way to S3".to_owned(), more)
 }
 
 fn board(numbers: &Numbers) -> Markup {
@@ -217,25 +198,6 @@ fn list(visit: &Visit<'_>, tables: Result<&ApiTables, &Refused>) -> Markup {
                     @if tables.next.is_some() { p { a href=(format!("{PATH}/tables")) { "All tables" } } }
                 },
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_is_named_by_its_shards_and_its_pod() {
-        for (pod, shards, expected) in [
-            (Some("zombi-1"), vec![], "zombi-1"),
-            (Some("zombi-1"), vec![3], "shard 3 of zombi-1"),
-            (Some("zombi-1"), vec![3, 11], "shards 3, 11 of zombi-1"),
-            (None, vec![4], "shard 4"),
-            (None, vec![], "a shard"),
-        ] {
-            let missing = ApiMissing { pod: pod.map(str::to_owned), shards, error: String::new() };
-            assert_eq!(named(&missing), expected);
         }
     }
 }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{Shards, forward::PassedHead};
-use crate::cluster::OtherPods;
+use crate::cluster::{OtherPods, PodsWanted};
 use contracts::shared_log::LogSeq;
 
 /// Where a pod says whether requests should come to it.
@@ -41,12 +41,9 @@ impl Shards {
 
 #[async_trait]
 impl OtherPods for Shards {
-    async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
-        self.ready(pod).await.map(|answer| applied(answer.headers())).unwrap_or_default()
-    }
-
-    async fn applied_by_ready(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
-        let answer = self.ready(pod).await.filter(|answer| answer.status() == StatusCode::OK);
+    async fn applied_by(&self, pod: u32, wanted: PodsWanted) -> BTreeMap<u32, LogSeq> {
+        let is_wanted = |status: StatusCode| wanted == PodsWanted::Any || status == StatusCode::OK;
+        let answer = self.ready(pod).await.filter(|answer| is_wanted(answer.status()));
         answer.map(|answer| applied(answer.headers())).unwrap_or_default()
     }
 }

@@ -137,7 +137,7 @@ mod tests {
     use crate::cluster::{secret::SecretFile, settings::ClusterSettings};
 
     fn cluster(secret: bool) -> Cluster {
-        let settings = ClusterSettings { pods: 3, ..ClusterSettings::default() };
+        let settings = ClusterSettings { pods: 3, copies: 1, ..ClusterSettings::default() };
         let record = ClusterRecord::new(settings.shape());
         let secret = secret.then(|| SecretFile::parse(&[b'a'; 32]).unwrap().into());
         Cluster::new(&settings, record, 1, secret)

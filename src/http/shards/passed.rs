@@ -17,10 +17,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::relayed::StopFuture;
 use crate::{
-    auth::quotas::{OverQuota, QuotaHold, Usage},
+    auth::{
+        caller::{Caller, CallerEnd},
+        quotas::{OverQuota, QuotaHold},
+    },
     http::{
-        body::STREAM_BYTES, code::Code, error::Problem, frames, limits::Limits, media::MediaKind,
-        pause::Pause, scope::RequestScope, shared_body::SharedBody,
+        body::{GivenUpFuture, STREAM_BYTES, given_up_with},
+        code::Code,
+        error::Problem,
+        frames,
+        limits::Limits,
+        media::MediaKind,
+        pause::Pause,
+        scope::RequestScope,
+        shared_body::SharedBody,
     },
 };
 
@@ -28,12 +38,15 @@ use crate::{
 /// this lends is gone.
 pub(super) struct ClientsBody {
     body: SharedBody,
-    usage: Option<Arc<Usage>>,
+    caller: Caller,
     hold: Option<Arc<Mutex<BodyHold>>>,
     /// Whether the owner works on it while it comes.
     is_stream: bool,
     /// How it broke off, if it did.
     broken: Arc<OnceLock<String>>,
+    /// Why its caller's right has ended, if it was given up for that. The owner knows the right only, and not
+    /// the credential.
+    ended: Arc<OnceLock<CallerEnd>>,
     /// Held while some of it is taken for a pod.
     taking: Arc<Mutex<()>>,
 }
@@ -80,13 +93,14 @@ impl ClientsBody {
         limits: &Limits,
     ) -> Result<Option<Self>, OverQuota> {
         let Some(body) = scope.body.clone() else { return Ok(None) };
-        let usage = scope.caller.usage().cloned();
+        let caller = scope.caller.clone();
         let is_stream = MediaKind::of_body(&parts.headers) == MediaKind::Lines;
         let declared = body.size_hint().exact();
         let (first, most) = bytes_to_hold(declared, is_stream, limits.body_bytes as u64);
-        let held = usage.as_ref().map(|usage| usage.begin_body(first)).transpose()?;
+        let held = caller.usage().map(|usage| usage.begin_body(first)).transpose()?;
         let hold = held.map(|held| Arc::new(Mutex::new(BodyHold { held, received: 0, most, over: None })));
-        Ok(Some(Self { body, usage, hold, is_stream, broken: Arc::default(), taking: Arc::default() }))
+        let (broken, ended, taking) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Some(Self { body, caller, hold, is_stream, broken, ended, taking }))
     }
 
     /// Whether nothing of it was read, nor is being read now. Once a pod's part in it was given up, that stays
@@ -111,8 +125,11 @@ impl ClientsBody {
         if let Some(over) = self.hold.as_ref().and_then(|hold| hold.lock().over) {
             return Some(over.into());
         }
-        let why = self.broken.get()?;
-        let problem = Problem::new(Code::BodyBroken, format!("the body broke off: {why}"));
+        let problem = match (self.ended.get(), self.broken.get()) {
+            (Some(end), _) => Problem::from(end.clone()),
+            (None, Some(why)) => Problem::new(Code::BodyBroken, format!("the body broke off: {why}")),
+            (None, None) => return None,
+        };
         // Only the owner knows how many lines of a stream it had stored by then.
         Some(if self.is_stream { problem.unknown_outcome() } else { problem.not_written() })
     }
@@ -126,9 +143,11 @@ impl ClientsBody {
     ) -> PassedBody {
         PassedBody {
             body: self.body.clone(),
-            usage: self.usage.clone(),
+            given_up_with: given_up_with(&self.caller),
+            caller: self.caller.clone(),
             hold: self.hold.clone(),
             broken: Arc::clone(&self.broken),
+            ended: Arc::clone(&self.ended),
             taking: Arc::clone(&self.taking),
             pause: Pause::default(),
             wanted: wanted.map(|wanted| Box::pin(wanted.cancelled_owned()) as StopFuture),
@@ -177,9 +196,12 @@ impl BodyToPass<'_> {
 /// A request's body, as fast as its caller may send.
 pub(super) struct PassedBody {
     body: SharedBody,
-    usage: Option<Arc<Usage>>,
+    caller: Caller,
+    /// Ready when its caller's right has ended long before.
+    given_up_with: GivenUpFuture,
     hold: Option<Arc<Mutex<BodyHold>>>,
     broken: Arc<OnceLock<String>>,
+    ended: Arc<OnceLock<CallerEnd>>,
     taking: Arc<Mutex<()>>,
     /// Until more is read.
     pause: Pause,
@@ -207,6 +229,14 @@ impl HttpBody for PassedBody {
         if self.given_up.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(axum::Error::new(GivenUp))));
         }
+        if self.ended.get().is_none()
+            && let Poll::Ready(end) = self.given_up_with.as_mut().poll(context)
+        {
+            self.ended.get_or_init(|| end);
+        }
+        if let Some(end) = self.ended.get() {
+            return Poll::Ready(Some(Err(axum::Error::new(end.clone()))));
+        }
         if let Some(wanted) = &mut self.wanted {
             ready!(wanted.as_mut().poll(context));
             self.wanted = None;
@@ -217,7 +247,7 @@ impl HttpBody for PassedBody {
             self.broken.get_or_init(|| error.to_string());
         }
         if let Some(data) = frames::data_of(frame.as_ref()) {
-            if let Some(usage) = &self.usage {
+            if let Some(usage) = self.caller.usage() {
                 let wait = usage.pace_write(data.len() as u64);
                 self.pause.begin(wait);
             }
@@ -241,14 +271,32 @@ impl HttpBody for PassedBody {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{convert::Infallible, time::Duration};
 
     use axum::{extract::Request, http::header};
+    use futures_util::stream;
     use http_body_util::BodyExt;
-    use tokio::time::timeout;
+    use serde_json::Value;
+    use tokio::time::{Instant, timeout};
 
     use super::*;
-    use crate::http::shared_body;
+    use crate::{
+        auth::{
+            gate::tests::gate,
+            policy::{Policy, Resource},
+            principal::Principal,
+            verb::Verb,
+        },
+        http::shared_body,
+    };
+    use contracts::name::TableName;
+
+    /// The body of a request, which holds nothing of a quota.
+    fn body_of(mut request: Request, caller: Caller, is_stream: bool) -> ClientsBody {
+        let body = shared_body::share(&mut request).unwrap();
+        let (broken, ended, taking) = (Arc::default(), Arc::default(), Arc::default());
+        ClientsBody { body, caller, hold: None, is_stream, broken, ended, taking }
+    }
 
     #[test]
     fn a_body_holds_what_it_would_where_it_is_worked_on() {
@@ -271,9 +319,7 @@ mod tests {
         for is_wanted in [true, false] {
             let mut request = Request::new(Body::from("abc"));
             request.headers_mut().insert(header::EXPECT, "100-continue".parse().unwrap());
-            let body = shared_body::share(&mut request).unwrap();
-            let (broken, taking) = (Arc::default(), Arc::default());
-            let body = ClientsBody { body, usage: None, hold: None, is_stream: false, broken, taking };
+            let body = body_of(request, Caller::anybody(), false);
             let (wanted, given_up) = (CancellationToken::new(), CancellationToken::new());
             let mut passed = body.for_pod(Some(wanted.clone()), given_up.clone());
             assert!(timeout(Duration::from_secs(60), passed.frame()).await.is_err(), "it was read at once");
@@ -286,6 +332,34 @@ mod tests {
                 assert!(passed.frame().await.unwrap().is_err());
             }
             assert_eq!((body.is_held_back(), body.received()), (!is_wanted, if is_wanted { 3 } else { 0 }));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_goes_on_for_five_minutes_after_its_callers_right_and_no_longer() {
+        const LONG: Duration = Duration::from_secs(600);
+        let policy =
+            "version: 1\nbindings:\n- {subjects: [\"token:ci\"], role: producer, tables: [orders]}\n";
+        let orders = TableName::parse("orders").unwrap();
+        for (is_stream, outcome) in [(true, "unknown"), (false, "not_written")] {
+            let gate = gate(policy);
+            let caller = Caller::passed_on(&gate, Principal::Token("ci".to_owned()), Verb::Append);
+            caller.allow(Resource::Table(&orders)).unwrap();
+            let comes = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+            let body = body_of(Request::new(comes), caller, is_stream);
+            let mut passed = body.for_pod(None, CancellationToken::new());
+            let waited = timeout(LONG, passed.frame()).await;
+            assert!(waited.is_err() && body.problem().is_none(), "its caller may still append");
+            gate.adopt_policy(Policy::parse("version: 1\nbindings: []\n").unwrap());
+            let taken_back = Instant::now();
+            assert!(timeout(LONG, passed.frame()).await.expect("it ends").unwrap().is_err());
+            assert_eq!(taken_back.elapsed().as_secs(), 300);
+            let after_it = timeout(LONG, passed.frame()).await.expect("it has ended");
+            assert!(after_it.unwrap().is_err());
+            let told = body.problem().unwrap().render("an-id", true).into_body().collect().await.unwrap();
+            let told: Value = serde_json::from_slice(&told.to_bytes()).unwrap();
+            assert_eq!(told["code"], "forbidden", "{told}");
+            assert_eq!(told["outcome"], outcome, "{told}");
         }
     }
 }

@@ -4,11 +4,12 @@ use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
+    handler::Handler,
     http::StatusCode,
 };
 use futures_util::stream;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
         limits::Limits,
         memory::Budget,
         origin::HttpSettings,
+        route::AnswerFuture,
         route_table::{RouteTable, Routes},
     },
 };
@@ -179,35 +181,68 @@ async fn a_page_of_a_listed_origin_sees_every_answer_and_asks_beforehand_without
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_append_whose_body_comes_slowly_ends_five_minutes_after_its_right() {
-    async fn receive(incoming: Incoming) -> Result<&'static str, Problem> {
-        let limits = Limits { body_secs: Seconds::new(3600), body_min_bytes_per_sec: 0, ..Limits::default() };
-        incoming.receive(&limits, &Budget::new(1 << 20, 100, Overload::Memory)).await?;
-        Ok("all of it")
+/// Receives the whole of a body, however slowly it comes.
+async fn receive_all(incoming: Incoming) -> Result<&'static str, Problem> {
+    let limits = Limits { body_secs: Seconds::new(3600), body_min_bytes_per_sec: 0, ..Limits::default() };
+    incoming.receive(&limits, &Budget::new(1 << 20, 100, Overload::Memory)).await?;
+    Ok("all of it")
+}
+
+/// Takes a body as streams of lines do, and works on each piece for a second.
+async fn receive_pieces(incoming: Incoming) -> Result<&'static str, Problem> {
+    let mut pieces = incoming.pieces(&Limits::default(), &Budget::new(1 << 20, 100, Overload::Memory));
+    while pieces.next().await?.is_some() {
+        sleep(Duration::from_secs(1)).await;
     }
+    Ok("all of it")
+}
+
+/// What an append is told whose token is taken back after a minute, and after how many seconds.
+async fn told<H, T>(receive: H, body: Body) -> (StatusCode, Value, u64)
+where
+    H: Handler<T, (), Future = AnswerFuture>,
+    T: 'static,
+{
     let gate = gate(OPERATOR);
     let bearer = format!("Bearer {}", token_for(&gate));
     let surroundings = Surroundings { gate: Some(Arc::clone(&gate)), ..Surroundings::default() };
     let table: RouteTable = RouteTable::new(Arc::new(surroundings));
     let routes = table.post(Verb::Append, "/append", receive).finish(|| async { StatusCode::NOT_FOUND });
-    // A byte every five seconds, for ever.
-    let bytes = stream::unfold((), |()| async {
-        sleep(Duration::from_secs(5)).await;
-        Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), ()))
-    });
     let mut asked = request(Method::POST, "/append", &[("authorization", &bearer)]);
-    *asked.body_mut() = Body::from_stream(bytes);
+    *asked.body_mut() = body;
     let began = Instant::now();
     let taking_back = async {
         sleep(Duration::from_secs(60)).await;
         gate.adopt_tokens(Tokens::default());
     };
-    let ((status, _, problem), ()) = tokio::join!(answer(&routes, asked, [192, 0, 2, 7].into()), taking_back);
-    assert_eq!((status.as_u16(), &problem["reason"]), (401, &json!("unknown_token")), "{problem}");
-    // What follows is heard out, for some seconds.
-    let after_secs = began.elapsed().as_secs();
-    assert!((360..370).contains(&after_secs), "after {after_secs} s");
+    let answered = timeout(Duration::from_secs(3600), answer(&routes, asked, [192, 0, 2, 7].into()));
+    let (answered, ()) = tokio::join!(answered, taking_back);
+    let (status, _, problem) = answered.expect("it ends");
+    (status, problem, began.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_whose_body_goes_on_ends_five_minutes_after_its_right() {
+    // A byte every five seconds, for ever.
+    let slow = || {
+        Body::from_stream(stream::unfold((), |()| async {
+            sleep(Duration::from_secs(5)).await;
+            Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), ()))
+        }))
+    };
+    // For this one nobody ever waits.
+    let piece = Bytes::from(vec![b' '; 64 << 10]);
+    let steady = Body::from_stream(stream::repeat_with(move || Ok::<_, Infallible>(piece.clone())));
+    for (what, (status, problem, after_secs)) in [
+        ("a whole body", told(receive_all, slow()).await),
+        ("a stream", told(receive_pieces, slow()).await),
+        ("a stream that is always there", told(receive_pieces, steady).await),
+    ] {
+        let said = ["reason", "outcome"].map(|name| problem[name].as_str().unwrap_or_default());
+        assert_eq!((status.as_u16(), said), (401, ["unknown_token", "not_written"]), "{what}: {problem}");
+        // What follows is heard out, for some seconds.
+        assert!((360..370).contains(&after_secs), "{what}: after {after_secs} s");
+    }
 }
 
 #[test]

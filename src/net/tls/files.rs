@@ -161,7 +161,8 @@ impl TlsFile {
         match found {
             Ok(found) if found.is_empty() => Err(self.refused("there is no certificate in it, as PEM")),
             Ok(found) => Ok(found),
-            Err(error) => Err(self.refused(error.to_string())),
+            // A key may be in it too, or instead.
+            Err(_) => Err(self.refused("what is in it is not PEM throughout")),
         }
     }
 
@@ -183,4 +184,25 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("it has more than {MOST_BYTES} bytes"));
     }
     Ok(contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_mistake_in_a_file_quotes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("broken.pem");
+        // Its line breaks were lost on the way.
+        std::fs::write(&path, "-----BEGIN PRIVATE KEY-----SECRET").unwrap();
+        let (cert, key, client_ca) = (path.clone(), path.clone(), Some(path));
+        let faults = TlsFiles::read(&TlsPaths { cert, key, client_ca, lets_in_without: false }).faults();
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        for fault in faults {
+            let said = format!("{fault} {fault:?}");
+            // The parser shows bytes as numbers.
+            assert!(!said.contains("SECRET") && !said.contains("83, 69"), "{said}");
+        }
+    }
 }

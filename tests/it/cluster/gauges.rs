@@ -61,6 +61,9 @@ async fn any_pods_overview_tells_of_what_another_has_lost_or_not_moved_to_s3_and
     cluster.pods[1].kill().await;
     let page = overview(&cluster.pods[0]).await;
     assert!(page.contains("Without zombi-1") && page.contains("data-verdict=\"bad\""), "{page}");
+    let (_, numbers) = cluster.pods[0].get("/console/numbers").await;
+    assert_eq!(numbers["verdict"]["kind"], json!("bad"), "{numbers}");
+    assert_eq!(numbers["verdict"]["first"], json!("Without zombi-1"), "{numbers}");
     std::fs::remove_dir_all(cluster.pods[1].data_dir()).unwrap();
     cluster.pods[1].run().await;
     append(&cluster.pods[0], &table, 1).await;

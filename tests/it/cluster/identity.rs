@@ -30,7 +30,7 @@ async fn secured(directory: &Path, policy: &str) -> (TestCluster, String) {
 }
 
 /// A cluster with a policy, tokens and more settings.
-async fn secured_for<const N: usize>(
+pub(super) async fn secured_for<const N: usize>(
     directory: &Path,
     policy: &str,
     names: [&str; N],

@@ -3,25 +3,14 @@
 use serde_json::{Value, json};
 use testing::{TestCluster, TestServer, cluster::join_them};
 
-use super::append;
+use super::{append, seen};
 
 const TABLES: usize = 9;
+const ADOPT: [&str; 8] =
+    ["cluster", "adopt", "--set", "cluster.pods=3", "--set", "cluster.shards=6", "--set", "cluster.copies=1"];
 
 fn name(number: usize) -> String {
     format!("table-{number}")
-}
-
-/// All that clients see.
-async fn seen(server: &TestServer) -> Value {
-    let mut all = json!({});
-    for number in 0..TABLES {
-        let table = name(number);
-        let (_, config) = server.get(&format!("/tables/{table}/config")).await;
-        all[&table] = json!({"records": server.read_all(&table, "limit=3").await, "config": config});
-    }
-    let (_, group) = server.get("/consumers/g").await;
-    all["group"] = group;
-    all
 }
 
 async fn command(server: &TestServer, words: &[&str]) -> String {
@@ -45,6 +34,7 @@ async fn terminate_all(pods: &mut [TestServer]) {
 #[tokio::test]
 async fn everything_reads_the_same_after_adoption_resize_and_leaving() {
     let mut single = TestServer::start_tiered(&[]).await;
+    let tables: Vec<String> = (0..TABLES).map(name).collect();
     for number in 0..TABLES {
         append(&single, &name(number), 5).await;
     }
@@ -55,14 +45,13 @@ async fn everything_reads_the_same_after_adoption_resize_and_leaving() {
     assert_eq!(single.post("/consumers/g/commit", &json!({"commits": commits})).await.0, 200);
     let key = json!({"payload": "once", "idempotency_key": "k"});
     assert_eq!(single.post("/tables/table-1", &key).await.0, 201);
-    let before = seen(&single).await;
-    let words = ["cluster", "adopt", "--set", "cluster.pods=3", "--set", "cluster.shards=6"];
-    let (is_right, text) = single.look(&words).await;
+    let before = seen(&single, &tables).await;
+    let (is_right, text) = single.look(&ADOPT).await;
     assert!(!is_right && text.contains("not stopped cleanly"), "{text}");
     assert_eq!(single.terminate().await, Some(0));
     let segments = single.objects("segments/");
-    command(&single, &words).await;
-    command(&single, &words).await;
+    command(&single, &ADOPT).await;
+    command(&single, &ADOPT).await;
     assert_eq!(single.objects("segments/"), segments, "no object is copied or renamed");
     let log = single.try_run().await.expect_err("it was adopted");
     assert!(log.contains("adopted by a cluster"), "{log}");
@@ -71,12 +60,12 @@ async fn everything_reads_the_same_after_adoption_resize_and_leaving() {
     join_them(&mut pods, 6);
     run_all(&mut pods).await;
     for pod in &pods {
-        assert_eq!(seen(pod).await, before);
+        assert_eq!(seen(pod, &tables).await, before);
     }
     let (status, duplicate) = pods[0].post("/tables/table-1", &key).await;
     assert_eq!(status, 200, "its key is known: {duplicate}");
     append(&pods[2], "table-8", 1).await;
-    let after = seen(&pods[1]).await;
+    let after = seen(&pods[1], &tables).await;
     let (is_right, text) = pods[0].look(&["cluster", "leave"]).await;
     assert!(!is_right && text.contains("not stopped cleanly"), "{text}");
     terminate_all(&mut pods).await;
@@ -88,7 +77,7 @@ async fn everything_reads_the_same_after_adoption_resize_and_leaving() {
     run_all(&mut pods).await;
     // Of six shards four pods have one or two each, but for one that has none.
     for pod in &pods {
-        assert_eq!(seen(pod).await, after);
+        assert_eq!(seen(pod, &tables).await, after);
         assert_eq!(pod.post("/flush", &json!({})).await.0, 200);
         assert_eq!(pod.get("/tables/no%20name").await.0, 400);
     }
@@ -99,7 +88,7 @@ async fn everything_reads_the_same_after_adoption_resize_and_leaving() {
     assert!(log.contains("cluster adopt"), "{log}");
     let mut single = single.beside();
     single.run().await;
-    assert_eq!(seen(&single).await, after);
+    assert_eq!(seen(&single, &tables).await, after);
     single.audit().await;
 }
 
@@ -109,9 +98,8 @@ async fn an_adoption_that_was_killed_is_done_again() {
         let mut single = TestServer::start_tiered(&[]).await;
         append(&single, "t", 3).await;
         assert_eq!(single.terminate().await, Some(0));
-        let words = ["cluster", "adopt", "--set", "cluster.pods=3", "--set", "cluster.shards=6"];
         single.environment.push(("FAILPOINTS".to_owned(), format!("{failpoint}=return")));
-        assert!(!single.look(&words).await.0, "{failpoint}");
+        assert!(!single.look(&ADOPT).await.0, "{failpoint}");
         single.environment.pop();
         // It goes on, and the cluster does not begin.
         let mut pods = [single.beside()];
@@ -122,7 +110,7 @@ async fn an_adoption_that_was_killed_is_done_again() {
         single.run().await;
         append(&single, "t", 2).await;
         assert_eq!(single.terminate().await, Some(0));
-        command(&single, &words).await;
+        command(&single, &ADOPT).await;
         let mut cluster = TestCluster::stopped(&[]).await;
         for pod in &mut cluster.pods {
             pod.s3 = single.s3.clone();

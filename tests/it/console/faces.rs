@@ -144,6 +144,9 @@ async fn what_was_lost_is_said_and_where() {
         page.shows("events were lost") && page.shows("data-verdict=\"warn\"")
     })
     .await;
+    let (_, numbers) = z.get("/console/numbers").await;
+    assert_eq!(numbers["verdict"]["first"], json!("Ready, but events were lost"), "{numbers}");
+    assert!(numbers["stats"]["totals"]["lost_offsets"].as_u64().unwrap() > 0, "{numbers}");
     // What was flushed before this start is known after it.
     let overview = browser.get("/console").await;
     assert!(!overview.shows("none yet"), "{}", overview.text);

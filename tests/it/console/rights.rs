@@ -45,6 +45,7 @@ async fn a_reader_sees_its_tables_and_groups_only() {
         "/console/event?table=theirs&partition=0&offset=0",
         "/console/consumers/theirs-group",
         "/console/consumers/theirs-group/reset?table=theirs&to=earliest",
+        "/console/numbers",
     ];
     for path in forbidden {
         let page = browser.get(path).await;
@@ -55,6 +56,8 @@ async fn a_reader_sees_its_tables_and_groups_only() {
         assert_eq!(browser.get(path).await.status, StatusCode::FORBIDDEN, "{path}");
     }
     assert_eq!(browser.get("/console/api/tables/mine").await.status, StatusCode::OK);
+    let nobody = Browser::at(&s.z).get("/console/numbers").await;
+    assert_eq!(nobody.status, StatusCode::SEE_OTHER, "{}", nobody.text);
 }
 
 #[tokio::test]

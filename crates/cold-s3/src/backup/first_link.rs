@@ -30,6 +30,7 @@ impl FirstLink {
         // What those say is of another chain.
         self.state.retired.clear();
         self.state.openings.clear();
+        self.state.log = None;
         let link = Manifest {
             version: VERSION,
             number: 0,

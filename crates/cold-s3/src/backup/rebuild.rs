@@ -147,6 +147,7 @@ impl RebuildReport {
         self.superseded += other.superseded;
         self.events += other.events;
         self.holes.extend(other.holes);
+        self.conflicts.extend(other.conflicts);
         self.damaged.extend(other.damaged);
         self.foreign.extend(other.foreign);
         self

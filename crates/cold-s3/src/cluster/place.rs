@@ -35,14 +35,16 @@ impl<'a> ShardPlace<'a> {
     /// The shards that a pod has begun, in order: the others have nothing.
     ///
     /// # Errors
-    /// `Refused` if there is none; those of the place.
+    /// `Refused` if there is none, or one has segments and no manifests; those of the place.
     pub async fn begun(
         whole: &'a dyn ObjectPlace,
         record: &ClusterRecord,
     ) -> Result<Vec<Self>, StorageError> {
         let mut begun = Vec::new();
         for shard in Self::all(whole, record) {
-            if chain::links(&shard).await?.last().is_some() {
+            // One that has lost its manifests is refused by `load`, not passed over without a word.
+            let has_links = chain::links(&shard).await?.last().is_some();
+            if has_links || Box::pin(chain::load(&shard)).await?.last.is_some() {
                 begun.push(shard);
             }
         }

@@ -220,20 +220,20 @@ impl NatsConnection {
     }
 
     async fn give_up(&self, number: u64, why: LeftFor) {
-        if !self.leave(number).await {
-            return;
-        }
+        let Some(client) = self.leave(number).await else { return };
         match why {
             LeftFor::Silence => _ = self.silent.fetch_add(1, Ordering::Relaxed),
             LeftFor::Leaderless => _ = self.leaderless.fetch_add(1, Ordering::Relaxed),
             LeftFor::Gap => {}
         }
-        warn!("a NATS server {why}; connecting to any server");
+        let server = client.server_info().server_name;
+        warn!(server, "a NATS server {why}; connecting to any of the servers");
     }
 
-    /// Whether it was still in use.
-    async fn leave(&self, number: u64) -> bool {
-        self.current.lock().await.take_if(|connected| connected.number == number).is_some()
+    /// The client, if it was still in use.
+    async fn leave(&self, number: u64) -> Option<Client> {
+        let left = self.current.lock().await.take_if(|connected| connected.number == number);
+        left.map(|connected| connected.client)
     }
 }
 

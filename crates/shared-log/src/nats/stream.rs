@@ -72,7 +72,8 @@ pub(super) async fn open(api: &StreamApi, max_bytes: u64) -> Result<(), OpenErro
     }
     if found.max_bytes() != max_bytes {
         api.configure("UPDATE", &wanted, CREATE_TIMEOUT).await?;
-        info!(stream = api.name.stream(), from = found.max_bytes(), to = max_bytes, "log has a new limit");
+        let (stream, before_bytes) = (api.name.stream(), found.max_bytes());
+        info!(stream, before_bytes, max_bytes, "the most that the log may hold was changed");
     }
     Ok(())
 }

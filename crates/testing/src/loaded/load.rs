@@ -17,7 +17,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     history::{Counts, History, Id},
-    server::{TestServer, eventually},
+    server::{TestServer, eventually_some},
 };
 
 /// Tables, enough to be in several shards.
@@ -144,13 +144,9 @@ impl ClusterLoad {
         for pod in 0..self.shared.pods.len() {
             let mut end = BTreeMap::new();
             for number in 0..TABLES {
-                let (table, mut records) = (self.shared.table(number), None);
-                eventually("a table can be read", async || {
-                    records = self.read_all(pod, &table).await;
-                    records.is_some()
-                })
-                .await;
-                end.insert(number as u64, records.unwrap_or_default());
+                let table = self.shared.table(number);
+                let read = async || self.read_all(pod, &table).await;
+                end.insert(number as u64, eventually_some("a table can be read", read).await);
             }
             ends.push(end);
         }

@@ -105,10 +105,18 @@ impl TestServer {
         self.others = others;
     }
 
-    fn take_place(&mut self, place: &PodSettings, ground: &Arc<PodsGround>) {
+    /// Sets what makes it a pod; its shards have logs where the test says so.
+    pub(crate) fn set_place(&mut self, place: &PodSettings) {
+        if self.setting("cluster.copies").is_none() {
+            self.set("cluster.copies", "1");
+        }
         for (key, value) in place {
             self.set(key, value);
         }
+    }
+
+    fn take_place(&mut self, place: &PodSettings, ground: &Arc<PodsGround>) {
+        self.set_place(place);
         self.set("cluster.secret_file", &ground.secret.path().display().to_string());
         let directory = self.setting("pod").unwrap().to_owned();
         let (ground, kills) = (Arc::clone(ground), KillPlan::chosen_by(of_test()));

@@ -219,6 +219,9 @@ async fn a_read_ends_at_its_bytes<L: LogUnderTest>(log: L) {
         let seqs: Vec<u64> = read.iter().map(|entry| entry.seq.0).collect();
         assert_eq!(seqs, (3..3 + count).collect::<Vec<u64>>(), "{max_bytes}");
     }
+    let looked_at = log.look_at(LogSeq(3)).await.unwrap();
+    assert_eq!(looked_at.map(|entry| entry.seq), Some(LogSeq(3)));
+    assert_eq!(log.look_at(LogSeq(11)).await.unwrap(), None);
 }
 
 async fn a_read_waits_for_the_first<L: LogUnderTest>(log: L) {

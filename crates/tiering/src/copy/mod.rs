@@ -34,7 +34,7 @@ pub use self::{
     close::LogAtRest,
     entry::owner_by,
     handle::{CopyNames, CopyStatus, ShardCopy},
-    standing::{LogStanding, ONE_ENTRY, another_log, log_standing, prove_end},
+    standing::{LogStanding, another_log, log_standing, prove_end},
 };
 use self::{
     close::closed,
@@ -203,15 +203,16 @@ impl CopyRunner {
                 }
                 // Its own silence says nothing of the owner's.
                 Err(LogError::Unavailable(why)) => {
-                    warn!(why, "the shard's log does not answer, will retry");
+                    warn!(shard = self.parts.names.shard, why, "the shard's log does not answer, will retry");
                     sleep(wait.max(LOOK)).await;
                     self.heard = Instant::now();
                 }
                 Err(LogError::Trimmed(first)) => {
-                    let applied = self.mark.applied;
                     info!(
+                        shard = self.parts.names.shard,
                         first = first.0,
-                        applied, "the shard's log has forgotten what this copy needs next"
+                        applied = self.mark.applied,
+                        "the shard's log no longer has what this copy needs next: recovering from S3"
                     );
                     self.note_step(false);
                     self.mark = CopyRecovery::new(&self.parts)?.run().await?;
@@ -258,7 +259,8 @@ impl CopyRunner {
         let mark = entry.mark.clone();
         self.parts.hot.apply(entry).await?;
         if mark.term != self.mark.term {
-            info!(term = mark.term, owner = mark.owner, "a term of the shard has begun");
+            let shard = self.parts.names.shard;
+            info!(shard, term = mark.term, owner = mark.owner, "a new term of the shard has begun");
         }
         self.mark = mark;
         Ok(())
@@ -277,12 +279,16 @@ impl CopyRunner {
             Ok(seq) => seq,
             Err(LogError::Taken(_)) => return Ok(None),
             Err(error @ LogError::Full) => {
-                warn!(%error, "the shard cannot be taken over");
+                warn!(shard = names.shard, %error, "the shard cannot be taken over, will retry");
                 return Ok(None);
             }
             // Whether this term had begun or not.
             Err(LogError::Trimmed(first)) => {
-                info!(first = first.0, "the log was trimmed behind this copy: another has owned the shard");
+                info!(
+                    shard = names.shard,
+                    first = first.0,
+                    "the shard's log was trimmed behind this copy: another has owned the shard"
+                );
                 return Ok(None);
             }
             Err(error) => return Err(StorageError::outcome_unknown(error)),
@@ -304,7 +310,8 @@ impl CopyRunner {
 
     /// Owns the shard until another copy has taken over, or it is given up.
     async fn own(&mut self, owned: &OwnedTerm) -> Result<(), StorageError> {
-        info!(term = self.mark.term, "this copy owns the shard");
+        let shard = self.parts.names.shard;
+        info!(shard, term = self.mark.term, "this copy owns the shard");
         while self.orders.try_recv().is_ok() {} // for a term that has ended
         self.show(true);
         let Self { parts, orders, cover, shown, .. } = self;
@@ -323,7 +330,7 @@ impl CopyRunner {
         ended?;
         self.mark = self.parts.hot.mark_of_copy().await?;
         self.show(false);
-        info!(term = self.mark.term, "this copy no longer owns the shard");
+        info!(shard, term = self.mark.term, "this copy no longer owns the shard");
         Ok(())
     }
 

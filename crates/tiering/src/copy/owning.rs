@@ -20,7 +20,7 @@ pub(super) async fn keep_small(parts: &CopyParts, owned: &OwnedTerm, cover: &Log
             if let Some(upto) = cover.trim_upto()
                 && let Err(error) = parts.log.trim(upto).await
             {
-                warn!(%error, "the shard's log cannot be trimmed, will retry");
+                warn!(shard = parts.names.shard, %error, "the shard's log cannot be trimmed, will retry");
             }
         }
         sleep(parts.settings.tick()).await;
@@ -44,7 +44,11 @@ pub(super) async fn keep_ticking(
         shown.send_modify(|status| status.mark = mark);
         match parts.hot.confirm().await {
             Err(error) if error.ends_writing() => return Err(error),
-            Err(error) => warn!(%error, "the owner of the shard cannot show that it is alive"),
+            Err(error) => warn!(
+                shard = parts.names.shard,
+                %error,
+                "this pod owns the shard, and cannot show the others that it is alive"
+            ),
             Ok(()) => {}
         }
     }

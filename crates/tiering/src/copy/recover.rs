@@ -80,7 +80,8 @@ impl<'a> CopyRecovery<'a> {
                 }
                 Err(error) => {
                     self.parts.progress.set_trouble(&error);
-                    warn!(%error, "the copy cannot be recovered from S3 yet, will retry");
+                    let shard = self.parts.names.shard;
+                    warn!(shard, %error, "the copy cannot be recovered from S3 yet, will retry");
                 }
             }
             sleep(retry.failed()).await;
@@ -105,7 +106,8 @@ impl<'a> CopyRecovery<'a> {
         let Some(last) = found.last() else { return Ok(mark) };
         found.read_only();
         let recovered = self.in_manifests()?;
-        info!(from = mark.applied, "the volume is behind the shard's log: recovering from S3");
+        let (shard, from) = (names.shard, mark.applied);
+        info!(shard, from, "the volume is behind the shard's log: recovering from S3");
         self.journal.begin_catching_up(last.store_id).await?;
         crash::point("copy-recovery-begun");
         hot.recover(recovered).await?;
@@ -124,7 +126,7 @@ impl<'a> CopyRecovery<'a> {
         hot.scrub(Scrub::Everything).await?;
         self.journal.caught_up().await?;
         metrics::recovered();
-        info!(from = mark.applied, "recovered from S3; going on with the shard's log");
+        info!(shard, from, "recovered from S3; going on with the shard's log");
         Ok(mark)
     }
 

@@ -4,8 +4,6 @@
 //! places of its entries say nothing then: the entry at the volume's place is another one, which its CRC
 //! tells. Up to there a log of the same name is compared with what the volume's mark says.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use tokio::time::sleep;
 use tracing::warn;
@@ -21,9 +19,6 @@ use contracts::{
     replica::LogMark,
     shared_log::{EntryKind, LogEntry, LogError, LogSeq, LogSize, SharedLog},
 };
-
-/// What a read asks for that only looks at one entry: one whose bytes the volume has applied already.
-pub const ONE_ENTRY: usize = 1;
 
 /// More places than the largest entry takes up.
 const MOST_PLACES: u64 = 64;
@@ -94,8 +89,8 @@ async fn has_entry_of(log: &dyn SharedLog, mark: &LogMark, first: LogSeq) -> Res
     }
     // An entry has the number of its last part, and is read from its first.
     for from in (first.0.max(at.0.saturating_sub(MOST_PLACES))..=at.0).rev() {
-        let found = match log.read(LogSeq(from), ONE_ENTRY, Duration::ZERO).await {
-            Ok(entries) => entries.into_iter().next(),
+        let found = match log.look_at(LogSeq(from)).await {
+            Ok(found) => found,
             Err(LogError::Damaged { .. }) => continue,
             Err(LogError::Trimmed(_)) => return Ok(true),
             Err(error) => return Err(error),
@@ -134,6 +129,7 @@ pub(super) async fn until_it_is_there(parts: &CopyParts, mark: &LogMark) -> Resu
             // It may be a server of the log that was cut off; if it is the log itself, waiting is all that
             // does no harm.
             Ok(LogStanding::Short { last, .. }) => warn!(
+                shard = parts.names.shard,
                 applied = mark.applied,
                 known = mark.known_upto,
                 last = last.0,
@@ -143,7 +139,9 @@ pub(super) async fn until_it_is_there(parts: &CopyParts, mark: &LogMark) -> Resu
             Err(error @ LogError::Damaged { .. }) => {
                 return Err(StorageError::corrupt("the shard's log", error));
             }
-            Err(error) => warn!(%error, "the shard's log cannot be read, will retry"),
+            Err(error) => {
+                warn!(shard = parts.names.shard, %error, "the shard's log cannot be read, will retry");
+            }
         }
         sleep(parts.settings.tick()).await;
     }
@@ -171,6 +169,8 @@ pub(super) fn may_be_of_one_log(one: &LogMark, other: &LogMark) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use async_trait::async_trait;
 
     use super::*;

@@ -112,24 +112,8 @@ struct BatchUnderWay<'a> {
     bytes: usize,
 }
 
-/// Appends the lines of a body, which may come for any time: it is given up when its caller's right has ended
-/// long before, which nobody else looks for.
+/// Appends the lines of a body, which may come for any time: until its caller's right has ended long before.
 pub(super) async fn write(
-    state: &AppState,
-    table: &TableName,
-    options: WriteOptions,
-    source: StreamSource,
-    incoming: Incoming,
-) -> Result<Response, Problem> {
-    let caller = source.caller.clone();
-    tokio::select! {
-        biased;
-        written = write_all(state, table, options, source, incoming) => written,
-        end = caller.given_up() => Err(end.into()),
-    }
-}
-
-async fn write_all(
     state: &AppState,
     table: &TableName,
     options: WriteOptions,

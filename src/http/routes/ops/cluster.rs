@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{
     cluster::{
-        Cluster,
+        Cluster, PodsWanted,
         copies::OwnCopy,
         heirs::{Heir, ReadyPods},
         pod_name, pod_number,
@@ -151,7 +151,9 @@ async fn applied_by_all(ops: &OpsState, cluster: &Cluster) -> AppliedByPod {
     let pods = (0_u32..).zip(&cluster.addresses).map(|(pod, _)| pod);
     let asked = pods.map(|pod| async move {
         let is_own = pod == cluster.own;
-        (pod, if is_own { owners.applied().collect() } else { others.applied_by(pod).await })
+        let applied =
+            if is_own { owners.applied().collect() } else { others.applied_by(pod, PodsWanted::Any).await };
+        (pod, applied)
     });
     join_all(asked).await.into_iter().collect()
 }

@@ -1,7 +1,5 @@
 //! Numbers: `/metrics` for Prometheus, `/stats` for people.
 
-use std::sync::Arc;
-
 use axum::{
     extract::State,
     http::header,
@@ -16,7 +14,6 @@ use crate::{
         answers,
         code::Code,
         error::{PROBLEM_JSON, Problem, ProblemShown},
-        observe::SeenStore,
         params::{NoParams, Params},
         routes::tables::{self, TableWalk},
         scope::OnConnection,
@@ -68,12 +65,7 @@ pub(crate) async fn stats(
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
-    let seen = SeenStore {
-        engine: Arc::clone(&state.engine),
-        reader: state.reader.clone(),
-        erasures: Arc::clone(&state.erasures),
-    };
-    let held = seen.held().await.map_err(|error| Problem::new(Code::Internal, error))?;
+    let held = state.seen().held().await.map_err(|error| Problem::new(Code::Internal, error))?;
     let KeyWindow { keys, bytes, window_ms } = held.keys;
     let mut stats = state.stats.show();
     stats["flush"] = json!({

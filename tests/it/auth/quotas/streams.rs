@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{append, over, start};
 use crate::auth::secured::{comes, ends};
-use testing::server::eventually;
+use testing::server::{eventually, eventually_some};
 
 #[tokio::test]
 async fn streams_are_counted_while_they_are_open() {
@@ -22,12 +22,9 @@ async fn streams_are_counted_while_they_are_open() {
         [s.tail("free", "orders").await, s.tail("free", "orders").await, s.tail("free", "orders").await];
     assert_eq!(s.get("limited", "/tables/orders").await.0, StatusCode::OK);
     drop(second);
-    let mut third = None;
-    eventually("a stream that its client has left makes room", async || {
+    let mut third = eventually_some("a stream that its client has left makes room", async || {
         let response = another().await.unwrap();
-        let is_open = response.status() == StatusCode::OK;
-        third = is_open.then_some(response);
-        is_open
+        (response.status() == StatusCode::OK).then_some(response)
     })
     .await;
     over(another().await.unwrap(), "streams").await;
@@ -35,7 +32,7 @@ async fn streams_are_counted_while_they_are_open() {
     let written = s.post("free", "/tables/orders", &json!({"payload": "the last one"})).await;
     assert_eq!(written.0, StatusCode::CREATED, "{}", written.1);
     comes(&mut first, "the last one").await;
-    comes(&mut third.unwrap(), "the last one").await;
+    comes(&mut third, "the last one").await;
     drop(others);
 }
 
@@ -51,12 +48,9 @@ async fn a_read_of_the_whole_rest_is_a_stream_too() {
         let tail = s.request("limited", Method::GET, "/tables/orders").header("accept", "text/event-stream");
         tail.send()
     };
-    let mut tail = None;
-    eventually("its place is given back", async || {
+    let tail = eventually_some("its place is given back", async || {
         let response = open().await.unwrap();
-        let is_open = response.status() == StatusCode::OK;
-        tail = is_open.then_some(response);
-        is_open
+        (response.status() == StatusCode::OK).then_some(response)
     })
     .await;
     over(rest("limited").await.unwrap(), "streams").await;

@@ -140,9 +140,37 @@ async fn a_backup_of_a_cluster_that_was_cut_off_is_none_and_a_lost_chain_is_made
     let options = RebuildOptions { dry_run: false, store_id: None, skip_damaged: false, now_ms: 7 };
     is_refused(rebuild(&source, options, &Unwatched).await, "nothing to make anew");
     ShardPlace::new(&source, orders).delete(&manifest::key(0)).await.unwrap();
+    // A backup without that shard would pass for a whole one.
+    let (there, new) = (scratch.place("there"), scratch.place("new"));
+    is_refused(save(&source, &new, SAVE, &Unwatched).await, "zombi manifest rebuild");
+    let refused = restore(&source, &there, RestoreOptions::default(), &Unwatched).await;
+    is_refused(refused, "zombi manifest rebuild");
+    assert_eq!((new.first("").await.unwrap(), there.first("").await.unwrap()), (None, None));
     let report = rebuild(&source, options, &Unwatched).await.unwrap();
     assert_eq!((report.shards, report.segments, report.events), (1, 1, 5));
     assert_eq!(audited(&source).await.events, 8);
     source.delete(CLUSTER).await.unwrap();
     is_refused(rebuild(&source, options, &Unwatched).await, "is or was a cluster's");
+}
+
+/// As of one store: whoever makes a shard's manifests anew hears what cannot be known of it.
+#[tokio::test]
+async fn what_two_writers_of_a_shard_put_is_told() {
+    let scratch = Scratch::new();
+    let source = scratch.place("source");
+    cluster(&source).await;
+    let orders = Shard { number: shard_of(&name("orders"), 3), of: 3 };
+    let place = ShardPlace::new(&source, orders);
+    place.delete(&manifest::key(0)).await.unwrap();
+    let partition = Partition::new(name("orders"), 3);
+    let id = SegmentId { partition: partition.clone(), start: 4, epoch: 2 };
+    let mut builder = formats::find(jsonl::newest(Framing::Zstd)).unwrap().builder(id);
+    let mut later = record(4);
+    later.event.payload = Payload::text("of the later one");
+    builder.push(&later);
+    put_objects(&place, &builder.finish().unwrap()).await.unwrap();
+    let options = RebuildOptions { dry_run: true, store_id: None, skip_damaged: false, now_ms: 7 };
+    let planned = rebuild(&source, options, &Unwatched).await.unwrap();
+    assert_eq!((planned.segments, planned.cut_segments, planned.events), (2, 1, 5));
+    assert_eq!(planned.conflicts, [(partition, OffsetRange::new(4, 5))]);
 }
