@@ -58,6 +58,7 @@ JWKS = {"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "ki
 def main():
     check(shutil.which("promtool") and shutil.which("prometheus"), "Prometheus is installed (Debian: prometheus)")
     alerts()
+    ready()
     with tempfile.TemporaryDirectory(prefix="zombi-observe-") as directory:
         s3 = S3(sys.argv[2], os.path.join(directory, "bucket"))
         zombi = Zombi(sys.argv[1], os.path.join(directory, "volume"), s3.endpoint, {"flush.interval_secs": "1"})
@@ -178,6 +179,25 @@ def alerts():
     say(f"alerts     {len(found)}, each with a runbook; promtool passes {len(tests)} tests, in which each fires and is silent")
 
 
+def ready():
+    """The dashboard's first number is 1 only while everything that the numbers beside it count is there to be counted."""
+    pod, shard = '{job="zombi",pod="zombi-0"}', '{job="zombi",shard="003",pod="zombi-0"}'
+    cases = {"a Zombi that is ready": ({"zombi_ready" + pod: 1, "up" + pod: 1}, 1), "nothing": ({}, 0),
+             "one that is not ready": ({"zombi_ready" + pod: 0, "up" + pod: 1}, 0), "one that is away": ({"up" + pod: 0}, 0),
+             "a pod that owns its shard": ({"zombi_ready" + pod: 1, "up" + pod: 1, "zombi_shard_owned" + shard: 1}, 1),
+             "a shard that nobody owns": ({"zombi_ready" + pod: 1, "up" + pod: 1, "zombi_shard_owned" + shard: 0}, 0)}
+    expression = dict(dashboard_expressions())["Ready"]
+    tests = [{"name": name, "interval": "1m", "input_series": [{"series": key, "values": str(value)} for key, value in series.items()],
+              "promql_expr_test": [{"expr": expression, "eval_time": "0s", "exp_samples": [{"labels": "{}", "value": expected}]}]}
+             for name, (series, expected) in cases.items()]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"rule_files": [], "tests": tests}, file)
+        file.flush()
+        found = subprocess.run(["promtool", "test", "rules", file.name], capture_output=True, text=True)
+    check(found.returncode == 0, f"the dashboard says whether everything is there: {found.stdout}{found.stderr}")
+    say(f"dashboard  {len(cases)} states, of which two are shown as ready")
+
+
 def objectives():
     """Each has its part missed and its burn, over the same windows; and the page of alerts names them all."""
     recorded = {(rule["record"], rule.get("labels", {}).get("slo")) for rule in all_rules("record")}
@@ -223,8 +243,8 @@ def expressions(zombi, directory):
         for expression in page_expressions():
             prometheus.query(expression)
         zombi.kill()
-        ready = dict(dashboard_expressions())["Ready"]
-        prometheus.wait_until(f"({ready}) == 0", "a Zombi that is away is not shown as ready")
+        expression = dict(dashboard_expressions())["Ready"]
+        prometheus.wait_until(f"({expression}) == 0", "a Zombi that is away is not shown as ready")
         say(f"prometheus {len(dashboard_expressions())} dashboard and {len(alert_expressions())} alert expressions evaluated, and "
             f"{len(page_expressions())} of pages")
 
