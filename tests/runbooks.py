@@ -24,6 +24,8 @@ import tempfile
 import textwrap
 import urllib.error
 
+import yaml
+
 from demo import S3, check, say
 from manifests import ROOT
 from observe import OF_CLUSTER, OF_LOGS, WITH_ISSUER
@@ -110,7 +112,7 @@ def follow_on(page, name, binaries, directory):
 
 
 class Page:
-    """The commands of a page: its blocks in order, then those in its text."""
+    """The commands of a page: its blocks in order, then those in its text. JSON and YAML in it can be read."""
 
     def __init__(self, text):
         blocks = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.M | re.S)
@@ -127,6 +129,10 @@ class Page:
         named = {re.split(r" [|>] ", command)[0] for command in commands if re.match(r"(zombi|care) [a-z]", command)}
         self.scripts += [named_only(command) for command in sorted(named) if "..." not in command]
         self.text = text
+        for block in re.findall(r"^ *```json\n(.*?)^ *```", text, re.M | re.S):
+            json.loads(block)
+        for block in re.findall(r"^ *```yaml\n(.*?)^ *```", text, re.M | re.S):
+            check(yaml.safe_load(textwrap.dedent(block)), "a page has YAML that says something")
 
     def look(self, name, metrics):
         """What is looked for in metrics is in them, and what is looked for in logs is what the program logs."""
@@ -246,6 +252,8 @@ def after(name, oncall, script):
     if name == "rebuild.md" and "--replicas 0" in script:
         oncall.lose_manifests()
         shutil.rmtree(oncall.zombi.volume)
+    if name == "salvage.md" and script.startswith("care salvage") and "--table" not in script:
+        check(oncall.job[0] == 2 and "carts, orders" in oncall.job[1], f"{name}: tables are named, and none is chosen: {oncall.job}")
     if name == "move.md" and "care restore" in script:
         # "Put the new bucket and prefix into the settings".
         oncall.applied = {"s3.bucket": "new-bucket", "s3.prefix": "prod"}
