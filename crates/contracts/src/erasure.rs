@@ -14,10 +14,11 @@
 //! 7. listed as `done` in the manifests, then on the volume;
 //! 8. forgotten when enough others are done: by the volume, then by the manifests.
 //!
-//! Where several copies of a shard have its log, the third step is the owner's. Each other copy overwrites the
-//! events as it applies the entries that say so, notes with the entry that says `hot_done` what its files may
-//! hold, and scrubs them beside following. Between the sixth step and the seventh the owner waits until every
-//! copy has said that it holds nothing that was erased by then, and until the log is trimmed up to there.
+//! Where several copies of a shard have its log, the third step is the owner's. Each other copy overwrites
+//! the events as it applies the entries that say so, notes with the entry that says `hot_done` what its
+//! files may hold, and scrubs them beside following. Between the sixth step and the seventh the owner waits
+//! until every copy has said that it holds nothing that was erased by then, and until the log is trimmed up
+//! to there.
 //!
 //! Each step may be repeated, so an erasure that was cut off anywhere begins again with the third.
 
@@ -288,8 +289,8 @@ pub trait HotErase: Send + Sync {
     /// `UnknownTable`, `Corrupt`, `Unavailable`, `OutcomeUnknown` or `Closed`.
     async fn erase(&self, partition: Partition, offsets: Vec<Offset>) -> Result<Vec<Offset>, StorageError>;
 
-    /// Forgets the hashes of payloads beside idempotency keys, if these still stand for the offsets, and notes
-    /// that the files may hold them. The keys stay: a retry is a duplicate without a comparison.
+    /// Forgets the hashes of payloads beside idempotency keys, if these still stand for the offsets, and
+    /// notes that the files may hold them. The keys stay: a retry is a duplicate without a comparison.
     ///
     /// # Errors
     /// Those of [`HotErase::erase`].

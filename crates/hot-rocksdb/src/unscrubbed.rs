@@ -1,7 +1,8 @@
-//! Notes of partitions whose files may hold what was erased, as bytes: where the offsets begin and end, and how
-//! often it was noted, each u64, big endian.
+//! Notes of partitions whose files may hold what was erased, as bytes: where the offsets begin and end, and
+//! how often it was noted, each u64, big endian.
 //!
-//! Whoever scrubs forgets only notes that are as they were before: what was erased meanwhile has changed them.
+//! Whoever scrubs forgets only notes that are as they were before: what was erased meanwhile has changed
+//! them.
 
 use contracts::{error::StorageError, sequence::OffsetRange};
 

@@ -156,8 +156,8 @@ impl Store {
         Self::open_as(parts, options, Tenure::Owner, Some(copy.log())).await
     }
 
-    /// The same for either tenure. With a `log` the manifests say how much of it they hold. An owner without one
-    /// ends no erasure, as nobody hears what other copies hold.
+    /// The same for either tenure. With a `log` the manifests say how much of it they hold. An owner
+    /// without one ends no erasure, as nobody hears what other copies hold.
     ///
     /// # Errors
     /// Those of [`Store::open`].

@@ -1,5 +1,5 @@
-//! What the volumes of a shard's copies may hold of what was erased: this copy's, and the others' as far as their
-//! pods have said. Whoever asks pods notes it, and an erasure waits for it.
+//! What the volumes of a shard's copies may hold of what was erased: this copy's, and the others' as far as
+//! their pods have said. Whoever asks pods notes it, and an erasure waits for it.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use crate::cover::LogCover;
 use contracts::shared_log::LogSeq;
 
-/// Up to which entry of the log nothing is left in this copy's volume of what was erased. Its clones are the same
-/// one.
+/// Up to which entry of the log nothing is left in this copy's volume of what was erased. Its clones are
+/// the same one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ScrubbedUpto(Arc<AtomicU64>);
 

@@ -1,5 +1,5 @@
-//! How far a pod has applied the logs of its shards, and up to where it has scrubbed its volumes of what they have
-//! erased: told to other pods, which cannot know it otherwise.
+//! How far a pod has applied the logs of its shards, and up to where it has scrubbed its volumes of what
+//! they have erased: told to other pods, which cannot know it otherwise.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Erased events: once an erasure is done, no copy's volume has anything of them, nor has the log, whichever copies
-//! were away, killed or overtaken meanwhile.
+//! Erased events: once an erasure is done, no copy's volume has anything of them, nor has the log,
+//! whichever copies were away, killed or overtaken meanwhile.
 
 use std::{rc::Rc, time::Duration};
 

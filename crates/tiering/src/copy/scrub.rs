@@ -1,6 +1,6 @@
-//! Scrubs a copy's volume of what was erased, beside following and owning: entries are applied meanwhile. What
-//! is to be scrubbed is noted on the volume with the entries that say so, so a copy that was killed, or away, does
-//! it once it runs.
+//! Scrubs a copy's volume of what was erased, beside following and owning: entries are applied meanwhile.
+//! What is to be scrubbed is noted on the volume with the entries that say so, so a copy that was killed,
+//! or away, does it once it runs.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

@@ -15,8 +15,8 @@ use contracts::{
 #[derive(Debug)]
 pub(super) struct ErasureList {
     known: Mutex<BTreeMap<Uuid, ErasureProgress>>,
-    /// Those of whose events the volume and S3 hold nothing any more, where other copies may: the entry of the
-    /// shard's log by which that was so.
+    /// Those of whose events the volume and S3 hold nothing any more, where other copies may: the entry of
+    /// the shard's log by which that was so.
     left_elsewhere: Mutex<BTreeMap<Uuid, LogSeq>>,
     /// How many of those that are done are kept.
     keep: usize,
@@ -37,8 +37,8 @@ impl ErasureList {
         self.known.lock().insert(erasure.id, ErasureProgress { erasure, trouble });
     }
 
-    /// Notes that neither the volume nor S3 holds anything any more of what was erased up to this entry of the
-    /// shard's log.
+    /// Notes that neither the volume nor S3 holds anything any more of what was erased up to this entry of
+    /// the shard's log.
     pub(super) fn leave_elsewhere(&self, erasure: Erasure, upto: LogSeq) {
         self.left_elsewhere.lock().insert(erasure.id, upto);
         self.set(erasure, None);

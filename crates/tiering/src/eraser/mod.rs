@@ -288,8 +288,8 @@ impl Eraser {
         Ok(erasure)
     }
 
-    /// Overwrites the events that are hot, on this volume or on another copy's; returns how many segments being
-    /// written still hold.
+    /// Overwrites the events that are hot, on this volume or on another copy's; returns how many segments
+    /// being written still hold.
     async fn overwrite(&self, erasure: &Erasure) -> Result<usize, StorageError> {
         let tables = self.parts.hot.tables();
         let Some(table) = tables.get(&erasure.table) else { return Ok(0) };

@@ -17,7 +17,8 @@ use contracts::{
 const ERASED: [&str; 2] = ["8f1e63a0c2d94b57", "70b9d6e2f4813ca5"];
 const KEPT: &str = "c5a27f90e81b364d";
 
-/// An owner that has written these events and erased them, but has not said yet that its volume holds nothing.
+/// An owner that has written these events and erased them, but has not said yet that its volume holds
+/// nothing.
 struct ErasedByOwner {
     log: Arc<Entered>,
     owner: TestCopy,
