@@ -101,11 +101,20 @@ impl Owners {
         self.copies.values()
     }
 
+    /// The copies of this pod that follow their logs, or own their shards.
+    fn following(&self) -> impl Iterator<Item = &Arc<OwnCopy>> {
+        self.copies().filter(|copy| copy.stopped().is_none())
+    }
+
     /// How far this pod has applied the logs of its shards, by their numbers; those that it follows no more
     /// are not among them.
     pub(crate) fn applied(&self) -> impl Iterator<Item = (u32, LogSeq)> {
-        let following = self.copies().filter(|copy| copy.stopped().is_none());
-        following.map(|copy| (copy.shard, copy.status().mark.seq()))
+        self.following().map(|copy| (copy.shard, copy.status().mark.seq()))
+    }
+
+    /// Up to which entries of these logs nothing is left in this pod's volumes of what was erased.
+    pub(crate) fn scrubbed(&self) -> impl Iterator<Item = (u32, LogSeq)> {
+        self.following().map(|copy| (copy.shard, copy.copy().scrubbed()))
     }
 
     /// This pod's copy of a shard, if it has one.

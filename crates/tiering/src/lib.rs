@@ -13,6 +13,7 @@ mod reset;
 pub mod settings;
 mod store;
 mod upkeep;
+mod volumes;
 
 pub use self::{
     copy::{

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::store::{OwnedStore, ShardStores};
 pub(super) use self::{
-    applied::tell_applied,
+    applied::{tell_applied, tell_scrubbed},
     hop::{AskedBy, Passed, asked_by, tell_records},
 };
 use self::{

@@ -9,7 +9,10 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{CopyParts, CopyRunner};
-use crate::cover::LogCover;
+use crate::{
+    cover::LogCover,
+    volumes::{OtherVolumes, OwnedLog, ScrubbedUpto},
+};
 use contracts::{
     engine::Engine,
     error::StorageError,
@@ -57,6 +60,8 @@ pub struct ShardCopy {
     status: watch::Receiver<CopyStatus>,
     orders: mpsc::Sender<String>,
     cover: LogCover,
+    scrubbed: ScrubbedUpto,
+    volumes: OtherVolumes,
 }
 
 impl ShardCopy {
@@ -68,6 +73,9 @@ impl ShardCopy {
         let (shown, status) = watch::channel(status);
         let (orders, received) = mpsc::channel(1);
         let cover = LogCover::new(parts.log_keep_bytes);
+        let scrubbed = ScrubbedUpto::default();
+        let others = parts.names.copies.iter().filter(|pod| **pod != parts.names.pod);
+        let volumes = OtherVolumes::of(others.cloned());
         let copy = Self {
             hot: Arc::clone(&parts.hot),
             names: parts.names.clone(),
@@ -75,6 +83,8 @@ impl ShardCopy {
             status,
             orders,
             cover: cover.clone(),
+            scrubbed: scrubbed.clone(),
+            volumes,
         };
         let runner = CopyRunner {
             parts,
@@ -82,6 +92,7 @@ impl ShardCopy {
             shown,
             orders: received,
             cover,
+            scrubbed,
             heard: Instant::now(),
             housekept: Instant::now(),
         };
@@ -143,8 +154,25 @@ impl ShardCopy {
         self.cover.size()
     }
 
-    /// How much of the log S3 holds: for the store that is open while this copy owns the shard.
-    pub(crate) fn cover(&self) -> LogCover {
-        self.cover.clone()
+    /// Up to which entry of the log nothing is left in the volume's files of what was erased.
+    pub fn scrubbed(&self) -> LogSeq {
+        self.scrubbed.seq()
+    }
+
+    /// The pods whose volumes may hold what was erased while this copy owns the shard, as far as they have
+    /// said: an erasure waits for them. Whoever asks pods for [`ShardCopy::scrubbed`] asks them about every
+    /// second, and calls [`ShardCopy::note_scrubbed`].
+    pub fn pods_to_scrub(&self) -> Vec<String> {
+        if self.status.borrow().owned_term.is_some() { self.volumes.to_ask() } else { Vec::new() }
+    }
+
+    /// A pod says up to which entry nothing is left in its volume's files of what was erased.
+    pub fn note_scrubbed(&self, pod: &str, upto: LogSeq) {
+        self.volumes.note(pod, upto);
+    }
+
+    /// The log and the other copies: for the store that is open while this copy owns the shard.
+    pub(crate) fn log(&self) -> OwnedLog {
+        OwnedLog { cover: self.cover.clone(), volumes: self.volumes.clone() }
     }
 }

@@ -6,6 +6,7 @@
 //! follows. So safety does not go by time; only how long silence is waited for does, by the process's own.
 //!
 //! A copy whose volume is empty, or lacks what the log has forgotten, is recovered from S3 first: `recover`.
+//! What entries erase is scrubbed from the volume's files beside all of that: `scrub`.
 //!
 //! The engine stays open whoever owns the shard. A [`Store`](crate::Store) is opened on it for as long as
 //! this copy does: [`Store::open_owned`](crate::Store::open_owned).
@@ -18,6 +19,7 @@ mod judge;
 mod owned;
 mod owning;
 mod recover;
+mod scrub;
 mod standing;
 
 use std::{sync::Arc, time::Duration};
@@ -44,11 +46,13 @@ use self::{
     owned::OwnedTerm,
     owning::{keep_small, keep_ticking},
     recover::CopyRecovery,
+    scrub::CopyScrub,
     standing::until_it_is_there,
 };
 use crate::{
     cover::LogCover,
     settings::{CopySettings, KeepSettings},
+    volumes::ScrubbedUpto,
 };
 use contracts::{
     clock::Clock,
@@ -105,6 +109,8 @@ pub struct CopyRunner {
     orders: mpsc::Receiver<String>,
     /// How much of the log S3 holds.
     cover: LogCover,
+    /// Up to where nothing is left in the volume's files of what was erased.
+    scrubbed: ScrubbedUpto,
     /// Since when the log has been silent while it answered.
     heard: Instant,
     housekept: Instant,
@@ -119,10 +125,17 @@ impl CopyRunner {
     /// `OutcomeUnknown` or `Closed` if the volume cannot be written.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), StorageError> {
         self.parts.hot.set_role(WriterRole::Follows);
+        let scrub = CopyScrub {
+            shard: self.parts.names.shard,
+            hot: Arc::clone(&self.parts.hot),
+            status: self.shown.subscribe(),
+            scrubbed: self.scrubbed.clone(),
+        };
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
             ended = self.take_part() => ended,
+            never = scrub.run() => match never {},
         };
         self.parts.hot.set_role(WriterRole::Follows);
         self.show(false);
