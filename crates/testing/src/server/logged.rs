@@ -97,7 +97,7 @@ impl TestServer {
             return;
         }
         let until = Instant::now() + PATIENCE;
-        while !self.has_ended() && !(self.is_served().await && self.is_settled().await) {
+        while !(self.has_ended() || self.is_served().await && self.is_settled().await) {
             assert!(Instant::now() < until, "in vain: each shard is served where it stays");
             sleep(PAUSE).await;
         }
