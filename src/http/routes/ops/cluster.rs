@@ -17,6 +17,7 @@ use crate::{
         Cluster, PodsWanted,
         copies::OwnCopy,
         heirs::{Heir, ReadyPods},
+        owners::Owners,
         pod_name, pod_number,
     },
     http::{
@@ -30,7 +31,7 @@ use crate::{
         state::OpsState,
     },
 };
-use contracts::shared_log::LogSeq;
+use contracts::{error::StorageError, shared_log::LogSeq};
 
 /// A cluster.
 #[derive(Debug, Serialize, ToSchema)]
@@ -262,7 +263,7 @@ const MOVE_BYTES: usize = 4096;
 
 /// Have a shard with a log go to another of its pods: `{"to": "zombi-1"}`, or the one nearest the log's end.
 ///
-/// Its owner is asked; `GET /cluster` says who that is, and when it has gone. `to` must be ready.
+/// Any pod passes it on to the owner; the admin port of another pod does not. `to` must be ready.
 #[utoipa::path(
     post,
     path = "/cluster/shards/{shard}/move",
@@ -290,15 +291,28 @@ pub(crate) async fn move_shard(
     };
     let copy = owners.copy_of(shard).filter(|copy| copy.status().owned_term.is_some());
     let Some(copy) = copy else {
-        let owner = owners.owner(shard).await.ok().flatten();
-        let owner = owner.map_or_else(|| "nobody that is known here".to_owned(), pod_name);
-        let detail = format!("the shard is owned by {owner}, and only its owner can yield it");
-        return Err(Problem::new(Code::Moved, detail));
+        return Err(not_here(owners, shard).await);
     };
     let to = pod_name(heir(&ops, (cluster, shard), to.as_deref()).await?.pod);
     copy.copy().hand_over(Some(&to));
     info!(shard, to, "the shard is yielded, as was asked for");
     Ok((StatusCode::ACCEPTED, Json(MoveShown { shard, to })))
+}
+
+/// Why this pod cannot yield a shard that it does not own.
+async fn not_here(owners: &Owners, shard: u32) -> Problem {
+    match owners.owner(shard).await {
+        Ok(Some(owner)) => {
+            let owner = pod_name(owner);
+            let detail = format!("the shard is owned by {owner}, and only its owner can yield it");
+            Problem::new(Code::Moved, detail).not_written()
+        }
+        Ok(None) => Problem::from(StorageError::NoOwner),
+        Err(error) => {
+            let detail = format!("nobody can tell who owns the shard: {error}");
+            Problem::new(Code::LogUnavailable, detail).not_written().retry_after(READY_SOON)
+        }
+    }
 }
 
 /// The pod that a shard of this pod goes to, which must be ready: nobody would own the shard while others
