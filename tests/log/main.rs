@@ -204,6 +204,16 @@ async fn any_pod_shows_how_far_all_copies_are() {
         let lags = lags(pod).await;
         assert_eq!(lags.len(), 2 * SHARDS as usize);
         assert!(lags.iter().all(|(_, lag)| lag.is_some()), "{lags:?}");
+        // Also of the shards that the pod has no copy of.
+        eventually("it shows how each log is", async || {
+            let (_, shown) = answer(pod.client.get(pod.admin_url("/cluster")).send().await.unwrap()).await;
+            let is_shown = |shard: &Value| {
+                let is_some = |key: &str| shard[key].as_u64() > Some(0);
+                is_some("term") && is_some("log_bytes") && shard["log_trimmed"].is_u64()
+            };
+            shown["shards"].as_array().unwrap().iter().all(is_shown)
+        })
+        .await;
     }
     cluster.pods[2].kill().await;
     let lags = lags(&cluster.pods[0]).await;

@@ -17,7 +17,7 @@ mod upkeep;
 pub use self::{
     copy::{
         CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, LogStanding, ShardCopy, another_log,
-        log_standing, owner_by, prove_end,
+        log_standing, owner_by, prove_end, term_by,
     },
     eraser::EraserHandle,
     flusher::FlushHandle,

@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 pub use self::{
     close::LogAtRest,
-    entry::owner_by,
+    entry::{owner_by, term_by},
     handle::{CopyNames, CopyStatus, ShardCopy},
     standing::{LogStanding, another_log, log_standing, prove_end},
 };
