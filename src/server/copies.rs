@@ -360,10 +360,16 @@ pub(super) async fn hand_over_all(
     }
 }
 
-/// Ends all copies, all at once. What they still own, or have taken over meanwhile, is handed over first.
+/// Gives up all shards that are owned here, for good: the best pod that there is gets each, ready or not.
+pub(super) async fn retire_all(copies: &[RunningCopy], ops: &OpsState, until: Instant) {
+    copies.iter().for_each(|copy| copy.copy.copy().retire());
+    hand_over_all(copies, ops, HeirsWanted::Any, until).await;
+}
+
+/// Ends all copies, all at once. What they still own, as the log did not answer, is handed over first.
 pub(super) async fn stop_all(copies: Vec<RunningCopy>, ops: &OpsState, until: Instant) {
     let given_until = until.min(Instant::now() + HAND_OVER_TIMEOUT);
-    hand_over_all(&copies, ops, HeirsWanted::Any, given_until).await;
+    retire_all(&copies, ops, given_until).await;
     let until = until.min(Instant::now() + END_TIMEOUT);
     join_all(copies.into_iter().map(|copy| copy.stop(until))).await;
 }

@@ -68,7 +68,7 @@ async fn stop(
     let (delay, drain) = (shutdown.delay_secs.duration(), shutdown.drain_secs.duration());
     sleep_until(began + delay).await;
     let given_until = Instant::now() + HAND_OVER_TIMEOUT;
-    copies::hand_over_all(&running.copies, ops, HeirsWanted::Any, given_until).await;
+    copies::retire_all(&running.copies, ops, given_until).await;
     info!("accepting no more requests");
     main.stop().await;
     let RunningStore { stores, copies, watches, _disk } = running;

@@ -6,6 +6,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{CopyParts, CopyRunner};
@@ -56,6 +57,7 @@ pub struct ShardCopy {
     read_timeout: Duration,
     status: watch::Receiver<CopyStatus>,
     orders: mpsc::Sender<String>,
+    retired: CancellationToken,
     cover: LogCover,
 }
 
@@ -67,13 +69,14 @@ impl ShardCopy {
             CopyStatus { mark: mark.clone(), owned_term: None, has_caught_up: false, is_in_step: false };
         let (shown, status) = watch::channel(status);
         let (orders, received) = mpsc::channel(1);
-        let cover = LogCover::new(parts.log_keep_bytes);
+        let (cover, retired) = (LogCover::new(parts.log_keep_bytes), CancellationToken::new());
         let copy = Self {
             hot: Arc::clone(&parts.hot),
             names: parts.names.clone(),
             read_timeout: parts.settings.read_timeout_secs.duration(),
             status,
             orders,
+            retired: retired.clone(),
             cover: cover.clone(),
         };
         let runner = CopyRunner {
@@ -81,6 +84,7 @@ impl ShardCopy {
             mark,
             shown,
             orders: received,
+            retired,
             cover,
             heard: Instant::now(),
             housekept: Instant::now(),
@@ -119,6 +123,12 @@ impl ShardCopy {
         // If one is under way already, that is enough.
         drop(self.orders.try_send(to.clone()));
         Some(to)
+    }
+
+    /// From now on this copy does not take the shard over, as no request can come to its pod any more. What
+    /// it owns it goes on to own.
+    pub fn retire(&self) {
+        self.retired.cancel();
     }
 
     /// The copies that rank before this one while it owns the shard, the first of them first: if one of them

@@ -103,6 +103,8 @@ pub struct CopyRunner {
     shown: watch::Sender<CopyStatus>,
     /// To whom the shard is to be given up.
     orders: mpsc::Receiver<String>,
+    /// Cancelled once this copy takes the shard over no more.
+    retired: CancellationToken,
     /// How much of the log S3 holds.
     cover: LogCover,
     /// Since when the log has been silent while it answered.
@@ -250,7 +252,7 @@ impl CopyRunner {
             silence: self.heard.elapsed(),
             yielded_to: self.mark.yielded_to.as_deref(),
         };
-        takes_over(view, self.parts.settings)
+        !self.retired.is_cancelled() && takes_over(view, self.parts.settings)
     }
 
     /// Applies an entry, if it continues the log.
