@@ -16,7 +16,7 @@ use super::{
     braked_log::BrakedLog,
     bucket_watch,
     copy_volume::open_copy_volume,
-    flush_all::FlushAll,
+    flush_all::{FlushAll, OwnersFlush},
     log_watch,
     logs::{KnownLog, NatsLogs},
     open::{Ground, ObservedNow, Startup, close, cold_options, show_to_operators, writer_options},
@@ -215,7 +215,11 @@ fn owns_some(stores: &Arc<[Arc<OwnedStore<App>>]>) -> Box<dyn Fn() -> bool + Sen
 /// Flushes the shards that this pod owns when somebody asks.
 fn flush_of(stores: &Arc<[Arc<OwnedStore<App>>]>) -> Arc<dyn Flush> {
     let stores = Arc::clone(stores);
-    Arc::new(FlushAll::now(move || stores.iter().filter_map(|store| store.served()?.flush.clone()).collect()))
+    let of_owned = |store: &Arc<OwnedStore<App>>| {
+        let (copy, flush) = (Arc::clone(&store.copy), store.served()?.flush.clone()?);
+        Some(Arc::new(OwnersFlush { copy, flush }) as Arc<dyn Flush>)
+    };
+    Arc::new(FlushAll::now(move || stores.iter().filter_map(of_owned).collect()))
 }
 
 impl OpenCopy {
