@@ -81,6 +81,7 @@ CAUGHT_BY = {
     "term_not_checked": "lib copy::judge::",
     "read_without_a_confirm": "sim of_three_copies",
     "taken_is_ours": "sim of_three_copies",
+    "appended_behind_anything": "lib nats::publish::",
     "owns_before_the_end": "sim of_three_copies",
     "trimmed_too_far": "sim of_three_copies",
     "left_behind_without_a_word": "lib copy::recover::",

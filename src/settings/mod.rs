@@ -227,8 +227,11 @@ impl Settings {
             ("cluster.log.*", self.shared_log != SharedLogSettings::default()),
             ("cluster.tick_ms and what goes by it", self.copies != CopySettings::default()),
         ] {
-            let why = format!("{keys} goes with cluster.copies of 2 or 3, which is {}", self.cluster.copies);
-            broken.unless(!is_set, why);
+            let lacks = match self.cluster.pods {
+                0 => "cluster.pods, which is 0",
+                _ => "cluster.copies of 2 or 3, which is 1",
+            };
+            broken.unless(!is_set, format!("{keys} goes with {lacks}"));
         }
     }
 
@@ -291,7 +294,9 @@ mod tests {
                 assert!(broken(&settings).contains(key), "{key}: {}", broken(&settings));
             }
         }
-        settings.cluster.copies = 2;
+        settings.cluster = ClusterSettings::default();
+        assert!(broken(&settings).contains("cluster.log.* goes with cluster.pods, which is 0"));
+        settings.cluster.pods = 3;
         settings.s3.bucket = Some("events".to_owned());
         assert_eq!(broken(&settings), "");
         settings.s3.lease_secs = Seconds::new(60);

@@ -18,7 +18,7 @@ mod volumes;
 pub use self::{
     copy::{
         CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, LogStanding, ShardCopy, another_log,
-        log_standing, owner_by, prove_end,
+        log_standing, owner_by, prove_end, term_by,
     },
     eraser::EraserHandle,
     flusher::FlushHandle,

@@ -6,6 +6,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{CopyParts, CopyRunner};
@@ -59,6 +60,7 @@ pub struct ShardCopy {
     read_timeout: Duration,
     status: watch::Receiver<CopyStatus>,
     orders: mpsc::Sender<String>,
+    retired: CancellationToken,
     cover: LogCover,
     scrubbed: ScrubbedUpto,
     volumes: OtherVolumes,
@@ -72,7 +74,7 @@ impl ShardCopy {
             CopyStatus { mark: mark.clone(), owned_term: None, has_caught_up: false, is_in_step: false };
         let (shown, status) = watch::channel(status);
         let (orders, received) = mpsc::channel(1);
-        let cover = LogCover::new(parts.log_keep_bytes);
+        let (cover, retired) = (LogCover::new(parts.log_keep_bytes), CancellationToken::new());
         let scrubbed = ScrubbedUpto::default();
         let others = parts.names.copies.iter().filter(|pod| **pod != parts.names.pod);
         let volumes = OtherVolumes::of(others.cloned());
@@ -82,6 +84,7 @@ impl ShardCopy {
             read_timeout: parts.settings.read_timeout_secs.duration(),
             status,
             orders,
+            retired: retired.clone(),
             cover: cover.clone(),
             scrubbed: scrubbed.clone(),
             volumes,
@@ -91,6 +94,7 @@ impl ShardCopy {
             mark,
             shown,
             orders: received,
+            retired,
             cover,
             scrubbed,
             heard: Instant::now(),
@@ -130,6 +134,12 @@ impl ShardCopy {
         // If one is under way already, that is enough.
         drop(self.orders.try_send(to.clone()));
         Some(to)
+    }
+
+    /// From now on this copy does not take the shard over, as no request can come to its pod any more. What
+    /// it owns it goes on to own.
+    pub fn retire(&self) {
+        self.retired.cancel();
     }
 
     /// The copies that rank before this one while it owns the shard, the first of them first: if one of them

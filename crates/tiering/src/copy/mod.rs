@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 pub use self::{
     close::LogAtRest,
-    entry::owner_by,
+    entry::{owner_by, term_by},
     handle::{CopyNames, CopyStatus, ShardCopy},
     standing::{LogStanding, another_log, log_standing, prove_end},
 };
@@ -107,6 +107,8 @@ pub struct CopyRunner {
     shown: watch::Sender<CopyStatus>,
     /// To whom the shard is to be given up.
     orders: mpsc::Receiver<String>,
+    /// Cancelled once this copy takes the shard over no more.
+    retired: CancellationToken,
     /// How much of the log S3 holds.
     cover: LogCover,
     /// Up to where nothing is left in the volume's files of what was erased.
@@ -263,7 +265,7 @@ impl CopyRunner {
             silence: self.heard.elapsed(),
             yielded_to: self.mark.yielded_to.as_deref(),
         };
-        takes_over(view, self.parts.settings)
+        !self.retired.is_cancelled() && takes_over(view, self.parts.settings)
     }
 
     /// Applies an entry, if it continues the log.
