@@ -8,7 +8,7 @@ WITH_NATS = python=$$(.ci/python) && export NATS_SERVER="$${python%/*}/nats-serv
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test test-pods demo demo-kills clients contract stores log-check deploy-check image-check supply-check notice requirements kube-build kube-check observe console-check bench bench-report backup-rate cost cost-light torture fuzz bugs bugs-check release check setup
+.PHONY: help run test test-pods demo demo-kills clients contract stores log-check deploy-check image-check supply-check notice requirements kube-build kube-check observe runbooks console-check bench bench-report backup-rate cost cost-light torture fuzz bugs bugs-check release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,9 +22,9 @@ test: setup ## Run all tests
 	$(CARGO) test --locked --workspace $(TESTED)
 
 test-pods: export RUST_TEST_THREADS ?= 4
-test-pods: setup ## Run the black-box tests against three pods; PODS="--list", PODS="door:: read::"
-	$(CARGO) build --locked $(TESTED) --bins
-	python3 -B tests/pods.py $(PODS) -- $(CARGO) test --locked $(TESTED) --test it
+test-pods: setup ## Run the black-box tests against three pods; PODS="--list", PODS="door:: read::", PODS="--logs", PODS="--logs --kills"
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	$(if $(findstring --logs,$(PODS)),$(WITH_NATS) && )python3 -B tests/pods.py $(TARGET)/examples/nats $(PODS) -- $(CARGO) test --locked $(TESTED) --test it
 
 demo: setup ## Carry a data set through every tier and compare; DEMO_DATA=FILE for your own NDJSON
 	$(CARGO) build --locked $(TESTED) --bins --examples
@@ -76,6 +76,10 @@ kube-check: setup ## Run it on a real Kubernetes; KUBE="--only dev --keep", KUBE
 observe: setup ## Check metrics, alerts and dashboards with Prometheus
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$$(.ci/python) tests/observe.py $(TARGET)/zombi $(TARGET)/examples/s3
+
+runbooks: setup ## Follow the pages for operators, command by command; RUNBOOKS="--only restore.md"
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	$$(.ci/python) -B tests/runbooks.py $(TARGET)/zombi $(TARGET)/examples/s3 $(RUNBOOKS)
 
 console-check: setup ## Try the console in Chromium; its screenshots are kept below the target directory
 	$(CARGO) build --locked $(TESTED) --bins --examples

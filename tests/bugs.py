@@ -81,6 +81,7 @@ CAUGHT_BY = {
     "term_not_checked": "lib copy::judge::",
     "read_without_a_confirm": "sim of_three_copies",
     "taken_is_ours": "sim of_three_copies",
+    "appended_behind_anything": "lib nats::publish::",
     "owns_before_the_end": "sim of_three_copies",
     "trimmed_too_far": "sim of_three_copies",
     "left_behind_without_a_word": "lib copy::recover::",
@@ -88,6 +89,8 @@ CAUGHT_BY = {
     "another_log_followed": "lib copy::",
     "closed_over_changes": "lib copy::close::",
     "flushed_and_in_the_log_alone": "sim of_three_copies",
+    "follower_keeps_erased": "lib replica::",
+    "done_without_the_copies": "sim an_erasure_is_done_once",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

@@ -4,8 +4,9 @@
     tests/observe.py ZOMBI S3
 
 `promtool` checks the metrics of a Zombi under load, and the alerts with their unit tests: each alert fires in one and stays
-silent in another, and has a runbook. Prometheus scrapes it, and every expression of a dashboard or an alert is evaluated: all
-must parse, those of the dashboards return something, and a healthy Zombi has every metric that an alert names, and no alert.
+silent in another, and has a runbook. Prometheus scrapes it, and every expression of a dashboard, an alert or a page for operators is
+evaluated: all must parse, those of the dashboards return something, and a healthy Zombi has every metric that an alert or a page
+names, and no alert.
 ZOMBI and S3 are the two binaries (`make observe` builds and passes them). Needs Prometheus and promtool (Debian: prometheus),
 and the packages of tests/requirements.txt in the Python that runs it.
 """
@@ -32,6 +33,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OPERATOR = os.path.join(ROOT, "deploy", "components", "prometheus-operator")
 DASHBOARDS = os.path.join(ROOT, "deploy", "components", "grafana-dashboards", "*.json")
 RUNBOOKS = os.path.join(ROOT, "docs", "runbooks")
+PAGES = [os.path.join(RUNBOOKS, "*.md"), os.path.join(ROOT, "docs", "operations", "*.md")]
 # Numbers of an issuer's keys. They are there only with an issuer: static tokens need no keys, and 0 would be an alert.
 WITH_ISSUER = {"zombi_auth_keys"}
 # What only pods of a cluster say.
@@ -39,6 +41,9 @@ OF_CLUSTER = {"zombi_shard_owned", "zombi_forwarded_requests_total"}
 # What only pods say whose shards have logs; tests/log sees that they do.
 OF_LOGS = {"zombi_shard_copies", "zombi_log_applied", "zombi_log_lag_entries", "zombi_log_bytes", "zombi_log_max_bytes",
            "zombi_copy_stopped", "zombi_log_streams_damaged", "zombi_log_servers_unmet"}
+# What the pages for operators name beside, with files of identity or with logs.
+IN_PAGES = {"zombi_auth_loaded_timestamp_seconds", "zombi_log_append_attempts_total", "zombi_log_append_seconds_count",
+            "zombi_log_damage_total"}
 # What depends on this machine, and may be an alert here: how fast its disk syncs, and how full it is.
 OF_MACHINE = ("duration", "zombi_disk_", "zombi:slo_burn")
 # Whoever follows a runbook in production needs a token for this; not for probes and metrics.
@@ -53,6 +58,7 @@ JWKS = {"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "ki
 def main():
     check(shutil.which("promtool") and shutil.which("prometheus"), "Prometheus is installed (Debian: prometheus)")
     alerts()
+    ready()
     with tempfile.TemporaryDirectory(prefix="zombi-observe-") as directory:
         s3 = S3(sys.argv[2], os.path.join(directory, "bucket"))
         zombi = Zombi(sys.argv[1], os.path.join(directory, "volume"), s3.endpoint, {"flush.interval_secs": "1"})
@@ -86,6 +92,9 @@ def metrics(zombi):
     missing = {name for name in names if not has(text, name)}
     elsewhere = (WITH_ISSUER | OF_CLUSTER | OF_LOGS) & names
     check(missing == elsewhere, f"there is every metric that an alert names, but those of issuers and clusters: {sorted(missing)}")
+    named = {name for text in pages() for name in re.findall(r"\bzombi_\w*[a-z]\b", text)}
+    missing = {name for name in named - elsewhere - IN_PAGES if not re.search(rf"^{name}".encode(), text, re.M)}
+    check(not missing, f"there is every metric that a page names, but those of issuers and clusters: {sorted(missing)}")
     say(f"metrics    {len(re.findall(rb'^# TYPE zombi_', text, re.M))} of Zombi's own; promtool finds nothing; {len(names)} are in alerts")
 
 
@@ -170,6 +179,25 @@ def alerts():
     say(f"alerts     {len(found)}, each with a runbook; promtool passes {len(tests)} tests, in which each fires and is silent")
 
 
+def ready():
+    """The dashboard's first number is 1 only while everything that the numbers beside it count is there to be counted."""
+    pod, shard = '{job="zombi",pod="zombi-0"}', '{job="zombi",shard="003",pod="zombi-0"}'
+    cases = {"a Zombi that is ready": ({"zombi_ready" + pod: 1, "up" + pod: 1}, 1), "nothing": ({}, 0),
+             "one that is not ready": ({"zombi_ready" + pod: 0, "up" + pod: 1}, 0), "one that is away": ({"up" + pod: 0}, 0),
+             "a pod that owns its shard": ({"zombi_ready" + pod: 1, "up" + pod: 1, "zombi_shard_owned" + shard: 1}, 1),
+             "a shard that nobody owns": ({"zombi_ready" + pod: 1, "up" + pod: 1, "zombi_shard_owned" + shard: 0}, 0)}
+    expression = dict(dashboard_expressions())["Ready"]
+    tests = [{"name": name, "interval": "1m", "input_series": [{"series": key, "values": str(value)} for key, value in series.items()],
+              "promql_expr_test": [{"expr": expression, "eval_time": "0s", "exp_samples": [{"labels": "{}", "value": expected}]}]}
+             for name, (series, expected) in cases.items()]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"rule_files": [], "tests": tests}, file)
+        file.flush()
+        found = subprocess.run(["promtool", "test", "rules", file.name], capture_output=True, text=True)
+    check(found.returncode == 0, f"the dashboard says whether everything is there: {found.stdout}{found.stderr}")
+    say(f"dashboard  {len(cases)} states, of which two are shown as ready")
+
+
 def objectives():
     """Each has its part missed and its burn, over the same windows; and the page of alerts names them all."""
     recorded = {(rule["record"], rule.get("labels", {}).get("slo")) for rule in all_rules("record")}
@@ -212,10 +240,13 @@ def expressions(zombi, directory):
             found = prometheus.query(expression)
             of_machine = any(part in expression for part in OF_MACHINE)
             check(not found or of_machine, f"nothing is wrong, so no alert begins: {expression} gives {found}")
+        for expression in page_expressions():
+            prometheus.query(expression)
         zombi.kill()
-        ready = dict(dashboard_expressions())["Ready"]
-        prometheus.wait_until(f"({ready}) == 0", "a Zombi that is away is not shown as ready")
-        say(f"prometheus {len(dashboard_expressions())} dashboard and {len(alert_expressions())} alert expressions evaluated")
+        expression = dict(dashboard_expressions())["Ready"]
+        prometheus.wait_until(f"({expression}) == 0", "a Zombi that is away is not shown as ready")
+        say(f"prometheus {len(dashboard_expressions())} dashboard and {len(alert_expressions())} alert expressions evaluated, and "
+            f"{len(page_expressions())} of pages")
 
 
 def dashboard_expressions():
@@ -232,6 +263,21 @@ def dashboard_expressions():
     for name, value in fill.items():
         found = [(title, expression.replace(name, value)) for title, expression in found]
     return found
+
+
+def pages():
+    """The pages for operators."""
+    for path in sorted(path for place in PAGES for path in glob.glob(place)):
+        with open(path) as file:
+            yield file.read()
+
+
+def page_expressions():
+    """What the pages ask Prometheus, with a group where they mean one of the reader's."""
+    blocks = [block for text in pages() for block in re.findall(r"^```promql\n(.*?)^```", text, re.M | re.S)]
+    lines = [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
+    check(lines, "the pages have expressions")
+    return [line.replace("GROUP", "billing") for line in lines]
 
 
 def alert_expressions():

@@ -114,6 +114,10 @@ pub trait OtherPods: Send + Sync {
     /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in
     /// time, or is not one of those that are wanted.
     async fn applied_by(&self, pod: u32, wanted: PodsWanted) -> BTreeMap<u32, LogSeq>;
+
+    /// Up to which entries of the logs of its shards, by their numbers, nothing is left in a pod's volumes of
+    /// what was erased; none if it does not say so in time.
+    async fn scrubbed_by(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
 }
 
 /// Of which pods one wants to know how far they are.

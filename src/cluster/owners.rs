@@ -5,8 +5,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::future::try_join;
 use parking_lot::Mutex;
-use tiering::owner_by;
+use tiering::{owner_by, term_by};
 use tokio::{
     sync::Mutex as Turn,
     task,
@@ -18,7 +19,7 @@ use super::{
     copies::{self, CopyOwner, LOOK_AGAIN, LogServers, OwnCopy},
     pod_number,
 };
-use contracts::shared_log::{LogError, LogSeq, SharedLog};
+use contracts::shared_log::{LogError, LogSeq, LogSize, SharedLog};
 
 /// The logs of a cluster's shards.
 #[async_trait]
@@ -40,6 +41,15 @@ pub(crate) struct Owners {
     beside: Mutex<BTreeMap<u32, AbortOnDropHandle<()>>>,
     /// What is known of the servers that keep the logs.
     pub(crate) servers: LogServers,
+}
+
+/// How a shard's log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShardLogStatus {
+    /// The last term that has begun in it; 0 before the first.
+    pub(crate) term: u64,
+    /// How much it holds.
+    pub(crate) size: LogSize,
 }
 
 /// Asks the logs.
@@ -101,16 +111,37 @@ impl Owners {
         self.copies.values()
     }
 
+    /// The copies of this pod that follow their logs, or own their shards.
+    fn following(&self) -> impl Iterator<Item = &Arc<OwnCopy>> {
+        self.copies().filter(|copy| copy.stopped().is_none())
+    }
+
     /// How far this pod has applied the logs of its shards, by their numbers; those that it follows no more
     /// are not among them.
     pub(crate) fn applied(&self) -> impl Iterator<Item = (u32, LogSeq)> {
-        let following = self.copies().filter(|copy| copy.stopped().is_none());
-        following.map(|copy| (copy.shard, copy.status().mark.seq()))
+        self.following().map(|copy| (copy.shard, copy.status().mark.seq()))
+    }
+
+    /// Up to which entries of these logs nothing is left in this pod's volumes of what was erased.
+    pub(crate) fn scrubbed(&self) -> impl Iterator<Item = (u32, LogSeq)> {
+        self.following().map(|copy| (copy.shard, copy.copy().scrubbed()))
     }
 
     /// This pod's copy of a shard, if it has one.
     pub(crate) fn copy_of(&self, shard: u32) -> Option<&Arc<OwnCopy>> {
         self.copies.get(&shard)
+    }
+
+    /// How a shard's log is: as this pod's copy has found it, or as the log itself says where this pod does
+    /// not follow it. `None` if nobody says so in time.
+    pub(crate) async fn log_of(&self, shard: u32) -> Option<ShardLogStatus> {
+        match self.copy_of(shard).filter(|copy| copy.stopped().is_none()) {
+            Some(copy) => {
+                let size = copy.copy().log_size()?;
+                Some(ShardLogStatus { term: copy.status().mark.term, size })
+            }
+            None => timeout(self.asker.patience, self.asker.log_of(shard)).await.ok()?.ok(),
+        }
     }
 
     /// The pod that owns a shard; `None` if nobody does.
@@ -203,6 +234,12 @@ impl OwnerAsker {
         owner
     }
 
+    async fn log_of(&self, shard: u32) -> Result<ShardLogStatus, LogError> {
+        let log = self.logs.log(shard).await?;
+        let (size, last) = try_join(log.size(), log.term()).await?;
+        Ok(ShardLogStatus { term: last.as_ref().map(term_by).transpose()?.unwrap_or_default(), size })
+    }
+
     async fn asked(&self, shard: u32) -> Result<Option<u32>, LogError> {
         let last = self.logs.log(shard).await?.term().await?;
         let owner = last.as_ref().map(owner_by).transpose()?.flatten();
@@ -258,7 +295,7 @@ mod tests {
     };
 
     use bytes::Bytes;
-    use contracts::shared_log::{EntryKind, LogEntry, LogSize};
+    use contracts::shared_log::{EntryKind, LogEntry};
     use tokio::time::advance;
 
     use super::*;
@@ -361,6 +398,18 @@ mod tests {
         advance(Duration::from_millis(1)).await;
         task::yield_now().await;
         assert_eq!(logs.asked.load(Relaxed), 2, "it is asked beside, once at a time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_shard_that_this_pod_does_not_follow_the_log_says_how_it_is() {
+        let empty = ShardLogStatus { term: 0, size: LogSize::default() };
+        assert_eq!(owners(&Arc::new(SilentLogs::default())).log_of(1).await, Some(empty));
+        let away = SilentLogs { is_away: true, ..SilentLogs::default() };
+        assert_eq!(owners(&Arc::new(away)).log_of(1).await, None);
+        let never = SilentLogs { never_answers: true, ..SilentLogs::default() };
+        let began = Instant::now();
+        assert_eq!(owners(&Arc::new(never)).log_of(1).await, None);
+        assert!((PATIENCE..2 * PATIENCE).contains(&began.elapsed()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -181,8 +181,8 @@ codes! {
         "Use one of the server's names, or list this one."
     Moved "moved" MISDIRECTED_REQUEST
         "The pod was asked for what another one owns. Between pods `Zombi-Owner` names it; a client sees \
-         this only when it asks a pod to yield a shard that is not its own."
-        "Ask without `Zombi-Hop`: any pod passes requests on. To move a shard, ask its owner, which \
+         this only when it asks on the admin port for the move of a shard that another pod owns."
+        "Ask without `Zombi-Hop`: any pod passes requests on. On the admin port ask the shard's owner, which \
          `GET /cluster` names."
     Timeout "timeout" REQUEST_TIMEOUT
         "The body was too slow: nothing of it arrived for `limits.body_idle_secs`, less than \

@@ -213,7 +213,6 @@ fn asked_by_pages(state: &AppState) -> RouteTable {
 
 /// The route table of the main port.
 fn table(state: AppState) -> RouteTable {
-    let ops = Arc::clone(&state.ops);
     let surroundings = Arc::new(Surroundings {
         header_bytes: state.header_bytes,
         exports_traces: state.exports_traces,
@@ -223,8 +222,19 @@ fn table(state: AppState) -> RouteTable {
         stats: Some(Arc::clone(&state.stats)),
         ..Surroundings::default()
     });
-    let ops = with_log_level(ops_routes(&surroundings)).with_state(ops);
+    let ops = over_owners(with_log_level(ops_routes(&surroundings)), &state);
     over_stores(store_routes(&surroundings), &state).merge(ops).merge(pages(&surroundings))
+}
+
+/// Gives handlers of the process their state; what is about one shard goes to the pod that owns it.
+fn over_owners(table: RouteTable<OpsState>, state: &AppState) -> RouteTable {
+    let Some(OwnShards { shards, .. }) = &state.shards else {
+        return table.with_state(Arc::clone(&state.ops));
+    };
+    table.with_states(|route, maker| {
+        let here = maker(Arc::clone(&state.ops));
+        shards.of_process((route.method.as_ref(), route.path.as_str()), here)
+    })
 }
 
 /// Gives handlers the store that they work on: the one there is, or that of the shard which a request is

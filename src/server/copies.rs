@@ -16,7 +16,7 @@ use super::{
     braked_log::BrakedLog,
     bucket_watch,
     copy_volume::open_copy_volume,
-    flush_all::FlushAll,
+    flush_all::{FlushAll, OwnersFlush},
     log_watch,
     logs::{KnownLog, NatsLogs},
     open::{Ground, ObservedNow, Startup, close, cold_options, show_to_operators, writer_options},
@@ -215,7 +215,11 @@ fn owns_some(stores: &Arc<[Arc<OwnedStore<App>>]>) -> Box<dyn Fn() -> bool + Sen
 /// Flushes the shards that this pod owns when somebody asks.
 fn flush_of(stores: &Arc<[Arc<OwnedStore<App>>]>) -> Arc<dyn Flush> {
     let stores = Arc::clone(stores);
-    Arc::new(FlushAll::now(move || stores.iter().filter_map(|store| store.served()?.flush.clone()).collect()))
+    let of_owned = |store: &Arc<OwnedStore<App>>| {
+        let (copy, flush) = (Arc::clone(&store.copy), store.served()?.flush.clone()?);
+        Some(Arc::new(OwnersFlush { copy, flush }) as Arc<dyn Flush>)
+    };
+    Arc::new(FlushAll::now(move || stores.iter().filter_map(of_owned).collect()))
 }
 
 impl OpenCopy {
@@ -360,10 +364,16 @@ pub(super) async fn hand_over_all(
     }
 }
 
-/// Ends all copies, all at once. What they still own, or have taken over meanwhile, is handed over first.
+/// Gives up all shards that are owned here, for good: the best pod that there is gets each, ready or not.
+pub(super) async fn retire_all(copies: &[RunningCopy], ops: &OpsState, until: Instant) {
+    copies.iter().for_each(|copy| copy.copy.copy().retire());
+    hand_over_all(copies, ops, HeirsWanted::Any, until).await;
+}
+
+/// Ends all copies, all at once. What they still own, as the log did not answer, is handed over first.
 pub(super) async fn stop_all(copies: Vec<RunningCopy>, ops: &OpsState, until: Instant) {
     let given_until = until.min(Instant::now() + HAND_OVER_TIMEOUT);
-    hand_over_all(&copies, ops, HeirsWanted::Any, given_until).await;
+    retire_all(&copies, ops, given_until).await;
     let until = until.min(Instant::now() + END_TIMEOUT);
     join_all(copies.into_iter().map(|copy| copy.stop(until))).await;
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 
+use crate::cluster::copies::OwnCopy;
 use contracts::{
     error::StorageError,
     flusher::{Flush, FlushReport},
@@ -26,6 +27,24 @@ impl FlushAll {
     /// Of those that are open when a flush is asked for.
     pub(super) fn now(now: impl Fn() -> Vec<Arc<dyn Flush>> + Send + Sync + 'static) -> Self {
         Self { now: Box::new(now) }
+    }
+}
+
+/// Flushes the store of a copy that is known to own its shard: another owner may have what is not in S3.
+pub(super) struct OwnersFlush {
+    pub(super) copy: Arc<OwnCopy>,
+    pub(super) flush: Arc<dyn Flush>,
+}
+
+#[async_trait]
+impl Flush for OwnersFlush {
+    async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
+        self.copy.copy().confirm().await?;
+        self.flush.flush_now(table).await
+    }
+
+    async fn settled(&self, table: &TableName) -> Result<(), StorageError> {
+        self.flush.settled(table).await
     }
 }
 

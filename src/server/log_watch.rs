@@ -1,8 +1,10 @@
 //! What a pod looks at now and then, where its shards have logs: whether the servers of the logs keep what
-//! they acknowledge, and whether a shard should go back to a pod that is before this one in line.
+//! they acknowledge, whether a shard should go back to a pod that is before this one in line, and whether the
+//! other copies hold anything still of what was erased.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::{task, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -20,6 +22,8 @@ const GUARD_FIRST: Duration = Duration::from_secs(1);
 const GUARD_LATER: Duration = Duration::from_secs(30);
 /// How often a shard may go back to a pod that is before this one in line.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often pods are asked for whose volumes an erasure waits.
+const SCRUBBED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Begins to look; ends with the handles.
 ///
@@ -27,10 +31,11 @@ const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(60);
 /// What is wrong with the settings of the servers.
 pub(super) fn begin(settings: &Settings, shards: &Arc<Shards>) -> Result<Vec<AbortOnDropHandle<()>>, String> {
     let guard = NatsGuard::new(&settings.nats)?;
-    let (guarded, given) = (Arc::clone(&shards.cluster), Arc::clone(shards));
+    let (guarded, given, heard) = (Arc::clone(&shards.cluster), Arc::clone(shards), Arc::clone(shards));
     Ok(vec![
         AbortOnDropHandle::new(task::spawn(async move { watch_servers(&guarded, &guard).await })),
         AbortOnDropHandle::new(task::spawn(async move { give_back(&given).await })),
+        AbortOnDropHandle::new(task::spawn(async move { hear_scrubbed(&heard).await })),
     ])
 }
 
@@ -70,6 +75,24 @@ async fn give_back(shards: &Shards) {
                     if applied.get(&shard).is_some_and(|applied| copy.copy().yield_to_better(&to, *applied)) {
                         info!(shard, to, "the shard goes back to a pod that is before this one in line");
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Asks the pods for whose volumes an erasure waits whether these hold anything of it still.
+async fn hear_scrubbed(shards: &Shards) {
+    let Some(owners) = shards.cluster.owners.get() else { return };
+    loop {
+        sleep(SCRUBBED_INTERVAL).await;
+        let pods = owners.copies().flat_map(|copy| copy.copy().pods_to_scrub());
+        let pods: BTreeSet<u32> = pods.filter_map(|pod| pod_number(&pod)).collect();
+        let asked = pods.into_iter().map(|pod| async move { (pod_name(pod), shards.scrubbed_by(pod).await) });
+        for (pod, scrubbed) in join_all(asked).await {
+            for copy in owners.copies() {
+                if let Some(upto) = scrubbed.get(&copy.shard) {
+                    copy.copy().note_scrubbed(&pod, *upto);
                 }
             }
         }

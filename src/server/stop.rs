@@ -49,9 +49,10 @@ pub(super) async fn wait_and_stop(
 }
 
 /// Unready -> keep serving -> stop accepting -> drain -> flush -> close. Shards with logs are handed over
-/// first, and their requests passed on from then on; nothing of them is flushed. Requests end before the last
-/// flush, so that it has everything they wrote; load balancers get `shutdown.delay_secs` to notice. All that
-/// copies wait for ends by one time, whatever came before it.
+/// first, and their requests passed on from then on; nothing of them is flushed. Those that no ready pod
+/// keeps up with are served on, and given up before no more is accepted: an owner that nobody reaches is none.
+/// Requests end before the last flush, so that it has everything they wrote; load balancers get
+/// `shutdown.delay_secs` to notice. All that copies wait for ends by one time, whatever came before it.
 async fn stop(
     settings: &Settings,
     ops: &OpsState,
@@ -66,6 +67,8 @@ async fn stop(
     let shutdown = &settings.shutdown;
     let (delay, drain) = (shutdown.delay_secs.duration(), shutdown.drain_secs.duration());
     sleep_until(began + delay).await;
+    let given_until = Instant::now() + HAND_OVER_TIMEOUT;
+    copies::retire_all(&running.copies, ops, given_until).await;
     info!("accepting no more requests");
     main.stop().await;
     let RunningStore { stores, copies, watches, _disk } = running;

@@ -215,6 +215,11 @@ impl Settings {
                 "cluster.nats.credentials_file must be set with auth.mode = required: whoever reaches the \
                  log could read and write everything",
             );
+            broken.unless(
+                self.s3.lease_secs.duration().is_zero(),
+                "s3.lease_secs goes with one volume for each shard: with cluster.copies of 2 or 3 the log \
+                 keeps a second writer out, and S3 may be away. Set it to 0",
+            );
             return;
         }
         for (keys, is_set) in [
@@ -222,8 +227,11 @@ impl Settings {
             ("cluster.log.*", self.shared_log != SharedLogSettings::default()),
             ("cluster.tick_ms and what goes by it", self.copies != CopySettings::default()),
         ] {
-            let why = format!("{keys} goes with cluster.copies of 2 or 3, which is {}", self.cluster.copies);
-            broken.unless(!is_set, why);
+            let lacks = match self.cluster.pods {
+                0 => "cluster.pods, which is 0",
+                _ => "cluster.copies of 2 or 3, which is 1",
+            };
+            broken.unless(!is_set, format!("{keys} goes with {lacks}"));
         }
     }
 
@@ -266,6 +274,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use contracts::settings::Seconds;
 
     fn broken(settings: &Settings) -> String {
         settings.check(&Settings::all()).map_or_else(|bad| bad.to_string(), |()| String::new())
@@ -285,9 +294,17 @@ mod tests {
                 assert!(broken(&settings).contains(key), "{key}: {}", broken(&settings));
             }
         }
-        settings.cluster.copies = 2;
+        settings.cluster = ClusterSettings::default();
+        assert!(broken(&settings).contains("cluster.log.* goes with cluster.pods, which is 0"));
+        settings.cluster.pods = 3;
         settings.s3.bucket = Some("events".to_owned());
         assert_eq!(broken(&settings), "");
+        settings.s3.lease_secs = Seconds::new(60);
+        assert!(broken(&settings).contains("s3.lease_secs"));
+        settings.cluster.copies = 1;
+        assert!(!broken(&settings).contains("s3.lease_secs"));
+        settings.cluster.copies = 2;
+        settings.s3.lease_secs = Seconds::new(0);
         settings.auth.mode = AuthMode::Required;
         assert!(broken(&settings).contains("cluster.nats.credentials_file"));
         settings.nats = NatsSettings::default();

@@ -1,5 +1,5 @@
 //! Volumes and buckets that earlier programs wrote, as `tests/kept/make.py` keeps them: each is opened, and
-//! all that was in it is there.
+//! all that was in it is there. What a later program wrote is refused.
 
 use std::{
     collections::BTreeMap,
@@ -7,6 +7,8 @@ use std::{
     process::Command,
 };
 
+use cold_s3::manifest;
+use hot_rocksdb::keys;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -167,4 +169,54 @@ async fn a_bucket_alone_brings_back_what_was_flushed() {
         z.flush_and_evict().await;
         z.audit().await;
     }
+}
+
+/// The volume's format is another one from now on.
+fn set_format(volume: &Path, format: u32) {
+    let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), volume, keys::cf::ALL).unwrap();
+    let facts = db.cf_handle(keys::cf::META).unwrap();
+    db.put_cf(facts, keys::meta::FORMAT, format.to_be_bytes()).unwrap();
+}
+
+/// The start is refused, and the bucket stays what it is.
+async fn is_refused(z: &mut TestServer, why: &str) {
+    let objects = z.objects("");
+    let log = z.try_run().await.expect_err("it started");
+    assert!(log.contains(why) && log.contains("Nothing was changed"), "nothing of {why:?} in {log}");
+    assert!(z.objects("") == objects, "the bucket was changed");
+}
+
+/// Who goes back to an earlier program is refused where a later one has written what that does not know, and
+/// goes forward again with all of it.
+#[tokio::test]
+async fn what_a_later_program_wrote_is_refused_and_left_as_it_is() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    for payload in ["in S3", "on the volume"] {
+        assert_eq!(z.post("/tables/t", &json!({"payload": payload})).await.0, StatusCode::CREATED);
+        if payload == "in S3" {
+            z.flush_and_evict().await;
+        }
+    }
+    z.kill().await;
+    // The last manifest of a later program.
+    let links = z.objects("manifests/").into_iter().rev();
+    let mut links = links.filter_map(|(key, body)| Some((manifest::number(&key)?, key, body)));
+    let (number, key, written) = links.next().unwrap();
+    let mut link = manifest::decode(number, &written).unwrap();
+    link.version = manifest::VERSION + 1;
+    z.store().replace(BUCKET, &key, manifest::encode(&link).into());
+    is_refused(&mut z, "was written by a newer program").await;
+    let (is_right, said) = z.look(&["verify"]).await;
+    assert!(!is_right && said.contains("was written by a newer program"), "{said}");
+    z.store().replace(BUCKET, &key, written);
+    // Its volume.
+    set_format(&z.data_dir(), keys::FORMAT + 1);
+    is_refused(&mut z, "another program wrote it").await;
+    set_format(&z.data_dir(), keys::FORMAT);
+    z.run().await;
+    let records = z.read_all("t", "").await;
+    let payloads: Vec<&Value> = records.iter().map(|record| &record["payload"]).collect();
+    assert_eq!(payloads, ["in S3", "on the volume"]);
+    z.flush_and_evict().await;
+    z.audit().await;
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
 
 mod care;
+mod erased;
 mod lists;
 mod outages;
 
@@ -204,6 +205,16 @@ async fn any_pod_shows_how_far_all_copies_are() {
         let lags = lags(pod).await;
         assert_eq!(lags.len(), 2 * SHARDS as usize);
         assert!(lags.iter().all(|(_, lag)| lag.is_some()), "{lags:?}");
+        // Also of the shards that the pod has no copy of.
+        eventually("it shows how each log is", async || {
+            let (_, shown) = answer(pod.client.get(pod.admin_url("/cluster")).send().await.unwrap()).await;
+            let is_shown = |shard: &Value| {
+                let is_some = |key: &str| shard[key].as_u64() > Some(0);
+                is_some("term") && is_some("log_bytes") && shard["log_trimmed"].is_u64()
+            };
+            shown["shards"].as_array().unwrap().iter().all(is_shown)
+        })
+        .await;
     }
     cluster.pods[2].kill().await;
     let lags = lags(&cluster.pods[0]).await;
@@ -231,7 +242,8 @@ async fn a_shard_is_not_moved_to_a_pod_that_is_gone() {
     })
     .await;
     let path = format!("/cluster/shards/{shard}/move");
-    let (status, problem) = cluster.pods[owner].post(&path, &json!({"to": "zombi-2"})).await;
+    // Not the owner: it passes this on.
+    let (status, problem) = cluster.pods[1 - owner].post(&path, &json!({"to": "zombi-2"})).await;
     assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("forward_failed")), "{problem}");
     cluster.pods[2].run().await;
     cluster.check().await;

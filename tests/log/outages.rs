@@ -7,7 +7,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use testing::{
     TestServer,
-    loaded::LoadedCluster,
+    loaded::{LoadedCluster, shard_shown},
+    raw,
     server::{PATIENCE, eventually},
 };
 use tokio::time::{Instant, sleep};
@@ -76,6 +77,34 @@ async fn without_two_servers_nothing_is_acked_and_nothing_is_lost() {
     }
     cluster.stands_still_for(AWAY).await;
     cluster.servers.restart_killed().await;
+    cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_no_ready_pod_can_take_does_not_wait_for_the_last_request_of_its_pod() {
+    let settings = [
+        ("shutdown.drain_secs", "3600"),
+        ("limits.body_idle_secs", "3600"),
+        ("limits.body_secs", "3600"),
+        ("limits.body_min_bytes_per_sec", "0"),
+    ];
+    let mut cluster = LoadedCluster::start_with(&settings).await;
+    let (owner, heir) = (cluster.owner(SHARD).await, cluster.follower(SHARD).await);
+    // Its body never comes.
+    let head = raw::post_head("/tables/held", "application/json", "content-length: 100\r\n");
+    let held = raw::send(cluster.pods[owner].address(), head).await;
+    cluster.pods[heir].signal("STOP").await;
+    cluster.pods[owner].signal("TERM").await;
+    cluster.pods[owner].log_line("accepting no more requests").await;
+    cluster.pods[heir].signal("CONT").await;
+    let (asked, name) = (&cluster.pods[3 - owner - heir], format!("zombi-{heir}"));
+    eventually("the other copy owns the shard", async || {
+        shard_shown(asked, SHARD).await["owner"] == name.as_str()
+    })
+    .await;
+    drop(held);
+    cluster.pods[owner].kill().await;
+    cluster.pods[owner].run().await;
     cluster.check().await;
 }
 

@@ -6,6 +6,7 @@
 
 mod behind;
 mod clients;
+mod erased;
 mod log;
 mod lost_log;
 mod pod;
@@ -30,7 +31,7 @@ use testing::{
     history::{Counts, History, Id},
     volume::EnteredChanges,
 };
-use tiering::LogAtRest;
+use tiering::{LogAtRest, ShardCopy};
 use tokio::{
     task::{self, JoinSet, LocalSet},
     time::{Instant, sleep},
@@ -69,6 +70,10 @@ struct World {
     history: RefCell<History>,
     /// The pods that believe that they own the shard, as clients reach them.
     served: RefCell<BTreeMap<&'static str, Rc<Served>>>,
+    /// The copies on the pods that run, as other pods ask them how far they are.
+    copies: RefCell<BTreeMap<&'static str, Rc<ShardCopy>>>,
+    /// How long copies that follow keep in hot what S3 has.
+    follower_keep: Cell<Duration>,
     ids: Cell<Id>,
     /// Writes that were refused as the log was full, and volumes that were lost.
     refused_as_full: Cell<u64>,
@@ -86,6 +91,8 @@ impl World {
             entered: EnteredChanges::default(),
             history: RefCell::default(),
             served: RefCell::default(),
+            copies: RefCell::default(),
+            follower_keep: Cell::new(Duration::ZERO),
             ids: Cell::new(0),
             refused_as_full: Cell::new(0),
             lost: Cell::new(0),

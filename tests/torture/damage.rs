@@ -9,11 +9,14 @@ use std::{
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{Budget, WRITE_FAILED};
-use testing::{TestServer, server::BUCKET};
+use testing::{
+    TestServer,
+    server::{BUCKET, TestRequest},
+};
 
 /// What is changed in one file or object.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +106,7 @@ impl Expected {
     async fn compare(&self, z: &TestServer) -> Result<Found, String> {
         let mut found = Found::Right;
         let mut look =
-            async |what: String, request: RequestBuilder, is_right: &dyn Fn(StatusCode, &Value) -> bool| {
+            async |what: String, request: TestRequest, is_right: &dyn Fn(StatusCode, &Value) -> bool| {
                 match ask(request).await {
                     Some((status, body)) if is_right(status, &body) => Ok(()),
                     Some((status, body)) if !status.is_server_error() || body["code"] == "internal" => {
@@ -142,7 +145,7 @@ impl Expected {
 }
 
 /// What is answered; nothing by a process that has ended.
-async fn ask(request: RequestBuilder) -> Option<(StatusCode, Value)> {
+async fn ask(request: TestRequest) -> Option<(StatusCode, Value)> {
     let response = request.send().await.ok()?;
     Some((response.status(), response.json().await.ok()?))
 }

@@ -68,7 +68,7 @@ pub struct S3Settings {
     /// Seconds that writes are taken for without seeing the manifests in S3: then 503 `fence_unknown`, until
     /// S3 answers again. A volume that takes over waits that long, and 5 seconds more, before it takes
     /// writes. 0: writes go on without S3, and what is acknowledged after another volume has taken over is
-    /// on the old one alone.
+    /// on the old one alone. Not with `cluster.copies` of 2 or 3, where the log keeps a second writer out.
     #[schemars(range(max = MAX_WAIT_SECS))]
     pub lease_secs: Seconds,
 }

@@ -14,6 +14,12 @@
 //! 7. listed as `done` in the manifests, then on the volume;
 //! 8. forgotten when enough others are done: by the volume, then by the manifests.
 //!
+//! Where several copies of a shard have its log, the third step is the owner's. Each other copy overwrites
+//! the events as it applies the entries that say so, notes with the entry that says `hot_done` what its
+//! files may hold, and scrubs them beside following. Between the sixth step and the seventh the owner waits
+//! until every copy has said that it holds nothing that was erased by then, and until the log is trimmed up
+//! to there.
+//!
 //! Each step may be repeated, so an erasure that was cut off anywhere begins again with the third.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -83,10 +89,10 @@ pub struct Erasure {
     pub asked_by: Option<String>,
     /// When it was asked for.
     pub asked_ms: TimestampMs,
-    /// When the volume held nothing of the events any more.
+    /// When the volume held nothing of the events any more; of several copies the owner's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hot_done_ms: Option<TimestampMs>,
-    /// When neither tier did.
+    /// When neither tier did, on any copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_ms: Option<TimestampMs>,
     /// Segments that were written anew.
@@ -112,9 +118,9 @@ pub struct ErasedPart {
 pub enum ErasureStatus {
     /// The volume may still hold the events.
     Pending,
-    /// The volume holds nothing of them; S3 may.
+    /// The volume holds nothing of them; S3 may, and the volumes of other copies.
     HotDone,
-    /// Neither holds anything of them.
+    /// None of them holds anything of them.
     Done,
 }
 
@@ -256,6 +262,8 @@ pub enum Scrub {
     Everything,
     /// What no longer counts of these offsets, and beside the idempotency keys of their partitions.
     Ranges(Vec<(Partition, OffsetRange)>),
+    /// What the volume has noted: see [`HotErase::is_scrubbed`]. It forgets these notes last.
+    Noted,
 }
 
 /// The erasing role of an engine.
@@ -281,8 +289,8 @@ pub trait HotErase: Send + Sync {
     /// `UnknownTable`, `Corrupt`, `Unavailable`, `OutcomeUnknown` or `Closed`.
     async fn erase(&self, partition: Partition, offsets: Vec<Offset>) -> Result<Vec<Offset>, StorageError>;
 
-    /// Forgets the hashes of payloads beside idempotency keys, if these still stand for the offsets. The keys
-    /// stay: a retry is a duplicate without a comparison.
+    /// Forgets the hashes of payloads beside idempotency keys, if these still stand for the offsets, and
+    /// notes that the files may hold them. The keys stay: a retry is a duplicate without a comparison.
     ///
     /// # Errors
     /// Those of [`HotErase::erase`].
@@ -294,6 +302,14 @@ pub trait HotErase: Send + Sync {
     /// # Errors
     /// `Unavailable`: something that reads still holds it; try again.
     async fn scrub(&self, what: Scrub) -> Result<(), StorageError>;
+
+    /// Whether the volume has nothing noted that its files may hold of what was erased. What is erased by
+    /// another copy's entries is noted in the same step; what this volume has erased by itself is not, as
+    /// whoever has it erased scrubs.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Corrupt`.
+    fn is_scrubbed(&self) -> Result<bool, StorageError>;
 }
 
 /// What erasing in cold has found and done.

@@ -11,6 +11,9 @@ use super::{
 use contracts::error::StorageError;
 
 /// Reads the volume's identity, or creates one if the volume is new. Upgrades an earlier format first.
+///
+/// # Errors
+/// `Refused` if the format is unknown; `Corrupt` or `Unavailable`.
 pub(super) fn identify(db: &DB) -> Result<Uuid, StorageError> {
     let family = family(db, cf::META);
     let damaged = |why: String| StorageError::corrupt("the volume's identity", why);
@@ -20,8 +23,10 @@ pub(super) fn identify(db: &DB) -> Result<Uuid, StorageError> {
             let format =
                 keys::decode_u32(&format).ok_or_else(|| damaged("the format is not a number".to_owned()))?;
             if !upgrade::upgrade(db, format)? {
-                return Err(damaged(format!(
-                    "format {format} is unknown, this program writes {}",
+                return Err(StorageError::Refused(format!(
+                    "the volume has format {format}, and this program knows {} to {}: another program wrote \
+                     it. Nothing was changed. Start that program again",
+                    upgrade::OLDEST,
                     keys::FORMAT
                 )));
             }

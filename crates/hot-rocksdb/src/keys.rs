@@ -86,6 +86,9 @@ pub mod meta {
     /// Prefix of the erasures that were asked for: JSON, which `contracts::erasure` owns; the id follows, 16
     /// bytes.
     pub const ERASURE: &[u8] = b"erasure/";
+    /// Prefix of the partitions of which the volume's files may hold what was erased: see `unscrubbed`; table
+    /// id u32 and partition u32 follow.
+    pub const UNSCRUBBED: &[u8] = b"unscrubbed/";
 }
 
 /// The version of the layout in this file. Fields and facts that an older program may pass over and drop do
@@ -142,6 +145,16 @@ pub fn group_maker(group: &GroupName) -> Vec<u8> {
 /// Key of an erasure.
 pub fn erasure(id: Uuid) -> Vec<u8> {
     [meta::ERASURE, id.as_bytes()].concat()
+}
+
+/// Key of the note that a partition is to be scrubbed.
+pub fn unscrubbed(key: PartitionKey) -> Vec<u8> {
+    [meta::UNSCRUBBED, &partition(key)].concat()
+}
+
+/// Reads a key of the notes of partitions that are to be scrubbed.
+pub fn decode_unscrubbed(bytes: &[u8]) -> Option<PartitionKey> {
+    decode_partition(bytes.strip_prefix(meta::UNSCRUBBED)?)
 }
 
 /// Reads a key of the makers of consumer groups.

@@ -28,6 +28,7 @@ pub mod sequence;
 pub mod settings;
 mod stored;
 mod synced;
+mod unscrubbed;
 mod upgrade;
 mod wal;
 mod writer;
@@ -39,7 +40,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     task,
 };
 
@@ -132,6 +133,8 @@ pub struct RocksHot {
     erasures: Arc<AtomicU64>,
     /// What the writer does with requests.
     role: Arc<SharedRole>,
+    /// Held by whoever scrubs what is noted: it is forgotten if it has not changed since.
+    scrubbing: Mutex<()>,
 }
 
 impl RocksHot {
@@ -167,6 +170,7 @@ impl RocksHot {
             reservations,
             erasures,
             role,
+            scrubbing: Mutex::default(),
         };
         Ok((Arc::new(hot), writer))
     }

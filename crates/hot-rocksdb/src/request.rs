@@ -232,6 +232,13 @@ pub enum EraseRequest {
         /// Answered when it is durable.
         reply: WriterReply<()>,
     },
+    /// Forget notes of what was scrubbed, unless they have changed.
+    Scrubbed {
+        /// Keys of the `meta` column family, and what they stood for when the scrub began.
+        noted: Vec<(Vec<u8>, Vec<u8>)>,
+        /// Answered when it is written.
+        reply: WriterReply<()>,
+    },
 }
 
 impl Request {
@@ -255,6 +262,7 @@ impl Request {
                 | Request::Remember { .. }
                 | Request::Recover { .. }
                 | Request::RecoverKeys { .. }
+                | Request::Erase(EraseRequest::Scrubbed { .. })
         )
     }
 

@@ -46,7 +46,8 @@ impl Db {
     /// Opens the volume, or creates it if the directory holds none, and loads its tables.
     ///
     /// # Errors
-    /// `Unavailable` if RocksDB cannot open it, `Corrupt` if it is damaged or of an unknown format.
+    /// `Unavailable` if RocksDB cannot open it, `Corrupt` if it is damaged, `Refused` if it is of an
+    /// unknown format.
     pub fn open(
         options: &OpenOptions,
         clock: Arc<dyn Clock>,

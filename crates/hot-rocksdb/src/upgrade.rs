@@ -28,6 +28,8 @@ use contracts::{error::StorageError, event::IdempotencyKey, idempotency::hash_ke
 /// Keys written in one step.
 const STEP_KEYS: usize = 10_000;
 
+/// The oldest format that can be upgraded.
+pub(super) const OLDEST: u32 = 2;
 /// The first format whose upgrade rewrites nothing: all that has changed since is what may be there beside.
 const SAME_SINCE: u32 = 4;
 
@@ -43,7 +45,7 @@ pub(super) fn may_be_read(format: u32) -> bool {
 pub(super) fn upgrade(db: &DB, format: u32) -> Result<bool, StorageError> {
     match format {
         keys::FORMAT => return Ok(true),
-        2 => {
+        OLDEST => {
             from_2(db)?;
             from_3(db)?;
         }

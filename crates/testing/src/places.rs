@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 pub const SHARDS: u32 = 6;
 
 /// What is set of a pod and of no other.
-pub(crate) const POD_SETTINGS: [&str; 9] = [
+pub(crate) const POD_SETTINGS: [&str; 15] = [
     "host",
     "port",
     "admin_port",
@@ -16,6 +16,12 @@ pub(crate) const POD_SETTINGS: [&str; 9] = [
     "cluster.copies",
     "cluster.address",
     "cluster.secret_file",
+    "cluster.log.max_bytes",
+    "cluster.nats.urls",
+    "cluster.nats.monitors",
+    "cluster.nats.credentials_file",
+    "cluster.read_timeout_secs",
+    "cluster.write_timeout_secs",
 ];
 
 /// What makes a server a pod.

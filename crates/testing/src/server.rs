@@ -2,8 +2,11 @@
 
 mod client;
 mod ends;
+mod kills;
 mod log;
+mod logged;
 mod many;
+mod patient;
 mod starts;
 
 use std::{
@@ -25,7 +28,11 @@ use tokio::{
 };
 
 use self::many::PodShare;
-pub use self::{client::answer, many::pods};
+pub use self::{
+    client::answer,
+    many::pods,
+    patient::{TestClient, TestRequest},
+};
 use super::{
     places::POD_SETTINGS,
     s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY},
@@ -69,7 +76,7 @@ async fn new_bucket() -> Arc<S3Server> {
 pub struct TestServer {
     pub volume: Arc<TempDir>,
     pub s3: Option<Arc<S3Server>>,
-    pub client: Client,
+    pub client: TestClient,
     settings: Vec<(String, String)>,
     /// More of the process's environment.
     pub environment: Vec<(String, String)>,
@@ -100,6 +107,8 @@ struct RunningServer {
     log: mpsc::Receiver<String>,
     /// What it has logged until it was ready.
     seen: String,
+    /// Whether it is killed now and then, and started again.
+    is_killed: bool,
 }
 
 impl RunningServer {
@@ -184,7 +193,7 @@ impl TestServer {
         Self {
             volume: Arc::new(TempDir::new().unwrap()),
             s3,
-            client,
+            client: TestClient::new(client),
             settings,
             environment: Vec::new(),
             wrapper: Vec::new(),
@@ -220,7 +229,12 @@ impl TestServer {
     }
 
     fn command(&self) -> Command {
-        let words: Vec<String> = self.wrapper.iter().cloned().chain([binary()]).collect();
+        self.command_behind(&[])
+    }
+
+    /// The command, with words before it that run it.
+    fn command_behind(&self, before: &[String]) -> Command {
+        let words: Vec<String> = [before, self.wrapper.as_slice(), &[binary()]].concat();
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("ZOMBI_")) {

@@ -9,7 +9,7 @@ mod makers;
 mod shared;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -57,6 +57,14 @@ impl MemoryVolume {
         Self(Arc::new(Mutex::new(state)))
     }
 
+    /// Whether a volume on a disk would have an event's bytes in its files, whatever can be read.
+    pub fn has_in_files(&self, partition: &Partition, offset: Offset) -> bool {
+        let state = self.lock();
+        let sheet =
+            state.tables.get(&partition.table).and_then(|table| table.partitions.get(&partition.number));
+        sheet.is_some_and(|sheet| sheet.in_files.contains(&offset))
+    }
+
     fn lock(&self) -> MutexGuard<'_, VolumeState> {
         self.0.lock()
     }
@@ -77,6 +85,8 @@ struct VolumeState {
     erasures: BTreeMap<Uuid, Erasure>,
     /// How many times events were erased.
     times_erased: u64,
+    /// What is noted as to be scrubbed.
+    unscrubbed: Vec<(Partition, OffsetRange)>,
     /// How far a shard's log is applied, if it is a copy of the shard.
     log: Option<LogMark>,
     /// Whether what an entry changes, which is being applied, may be known already, from S3.
@@ -100,6 +110,8 @@ struct MemoryTable {
 struct Sheet {
     watermarks: Watermarks,
     events: BTreeMap<Offset, Event>,
+    /// Whose bytes a volume on a disk would have in its files, until these are scrubbed.
+    in_files: BTreeSet<Offset>,
     keys: HashMap<Hash, FirstWrite>,
     intent: Option<FlushIntent>,
     unflushed_since: Option<Instant>,
@@ -125,6 +137,7 @@ impl VolumeState {
             runs: Vec::new(),
             erasures: BTreeMap::new(),
             times_erased: 0,
+            unscrubbed: Vec::new(),
             log: None,
             may_be_known: false,
             applies: false,

@@ -25,6 +25,8 @@ struct KnownCover {
     held: LogSeq,
     /// The last entry that may change anything.
     changed: LogSeq,
+    /// Entries up to here are to be trimmed as soon as S3 holds what they say, however little the log holds.
+    let_go: LogSeq,
     /// How much the log holds.
     size: LogSize,
 }
@@ -73,10 +75,19 @@ impl LogCover {
         bytes > self.keep_bytes + max_bytes.saturating_sub(self.keep_bytes) / CROWDED_PART
     }
 
+    /// Has entries up to here trimmed as soon as S3 holds what they say, for copies that are behind too.
+    /// Returns whether they are.
+    pub(crate) fn let_go(&self, upto: LogSeq) -> bool {
+        let mut known = self.known.lock();
+        known.let_go = known.let_go.max(upto);
+        known.size.max_bytes > 0 && known.size.first > upto
+    }
+
     /// Up to which entry the log may be trimmed, if it may.
     pub(crate) fn trim_upto(&self) -> Option<LogSeq> {
-        let KnownCover { held, size, .. } = *self.known.lock();
-        trim_upto(size, held, self.keep_bytes)
+        let KnownCover { held, size, let_go, .. } = *self.known.lock();
+        let let_go = Some(let_go.min(held)).filter(|upto| *upto >= size.first && size.first <= size.last);
+        trim_upto(size, held, self.keep_bytes).max(let_go)
     }
 }
 
@@ -131,6 +142,30 @@ mod tests {
         }
         assert!((10_001..=10_090).contains(&first), "{first}");
         assert!(rounds < 50, "{rounds}");
+    }
+
+    #[test]
+    fn what_is_let_go_is_trimmed_once_s3_holds_it_however_much_is_kept() {
+        let cover = LogCover::new(1000);
+        assert!(!cover.let_go(LogSeq(7)), "nobody has asked what the log holds");
+        for (size, held, expected) in [
+            (size(1, 10, 100), 0, None),
+            (size(1, 10, 100), 5, Some(5)),
+            (size(6, 10, 50), 5, None),
+            (size(6, 10, 50), 9, Some(7)),
+            (size(8, 10, 20), 9, None),
+            (size(8, 7, 0), 9, None),
+        ] {
+            cover.note_size(size);
+            cover.hold(LogSeq(held));
+            assert_eq!(cover.trim_upto(), expected.map(LogSeq), "{size:?} {held}");
+            assert_eq!(cover.let_go(LogSeq(7)), size.first > LogSeq(7), "{size:?}");
+        }
+        let crowded = LogCover::new(400);
+        crowded.let_go(LogSeq(7));
+        crowded.note_size(size(1, 100, 1000));
+        crowded.hold(LogSeq(100));
+        assert_eq!(crowded.trim_upto(), Some(LogSeq(60)), "it holds too much besides");
     }
 
     #[test]

@@ -13,11 +13,12 @@ mod reset;
 pub mod settings;
 mod store;
 mod upkeep;
+mod volumes;
 
 pub use self::{
     copy::{
         CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, LogStanding, ShardCopy, another_log,
-        log_standing, owner_by, prove_end,
+        log_standing, owner_by, prove_end, term_by,
     },
     eraser::EraserHandle,
     flusher::FlushHandle,

@@ -16,7 +16,6 @@ use tracing::{info, warn};
 
 use super::{
     copy::ShardCopy,
-    cover::LogCover,
     eraser::{EraserHandle, EraserParts},
     flusher::{FlushHandle, Flusher, Tiers},
     opening::{OWNER_WAIT, Opening},
@@ -25,6 +24,7 @@ use super::{
     reserve::Reserver,
     settings::{ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings},
     upkeep::Upkeep,
+    volumes::OwnedLog,
 };
 use contracts::{
     bucket::BucketState, clock::Clock, cold::ColdTier, engine::Engine, error::StorageError, fence::Fence,
@@ -153,11 +153,11 @@ impl Store {
     /// Those of [`Store::open`].
     pub async fn open_owned(parts: Parts, options: Options, copy: &ShardCopy) -> Result<Self, StorageError> {
         let options = Options { lease: Duration::ZERO, ..options };
-        Self::open_as(parts, options, Tenure::Owner, Some(copy.cover())).await
+        Self::open_as(parts, options, Tenure::Owner, Some(copy.log())).await
     }
 
-    /// The same for either tenure; `cover` is told what the manifests hold of the shard's log, if they are to
-    /// say so.
+    /// The same for either tenure. With a `log` the manifests say how much of it they hold. An owner
+    /// without one ends no erasure, as nobody hears what other copies hold.
     ///
     /// # Errors
     /// Those of [`Store::open`].
@@ -165,7 +165,7 @@ impl Store {
         parts: Parts,
         options: Options,
         tenure: Tenure,
-        cover: Option<LogCover>,
+        log: Option<OwnedLog>,
     ) -> Result<Self, StorageError> {
         let Parts { hot, writer, cold: tier, clock, fence, heartbeat, progress, bucket } = parts;
         let writer = writer.map(|writer| AbortOnDropHandle::new(task::spawn(writer)));
@@ -191,7 +191,8 @@ impl Store {
             };
             let recovery = recovery(&tiers, tenure, options.key_window_ms, progress)?;
             // Whoever says in manifests how far the log is owns a shard, and has all that the log has.
-            let opening = Opening { recovery, bucket, patience: cover.as_ref().map(|_| OWNER_WAIT) };
+            let opening = Opening { recovery, bucket, patience: log.as_ref().map(|_| OWNER_WAIT) };
+            let cover = log.as_ref().map(|log| log.cover.clone());
             let (runner, flush) = Flusher::new(tiers, options.flush, options.keep, cover);
             let flusher = Some(opening.open(runner, &flush, stopping.clone()).await?);
             cold = Some(ColdSide { tier: Arc::clone(tier), flush: Arc::new(flush), flusher, reserving });
@@ -199,6 +200,7 @@ impl Store {
         let (erasures, eraser) = EraserHandle::new(EraserParts {
             hot: Arc::clone(&hot),
             cold: cold.as_ref().map(ColdSide::to_erase_in),
+            log: (tenure == Tenure::Owner).then(|| log.unwrap_or_else(OwnedLog::unheard)),
             clock: Arc::clone(&clock),
             fence,
             settings: options.erasures,

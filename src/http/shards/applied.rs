@@ -1,5 +1,5 @@
-//! How far a pod has applied the logs of its shards: told to other pods, which cannot know otherwise whether
-//! it keeps up.
+//! How far a pod has applied the logs of its shards, and up to where it has scrubbed its volumes of what
+//! they have erased: told to other pods, which cannot know it otherwise.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,6 +23,8 @@ const READY: &str = "/readyz";
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How far it has applied the logs of its shards: `SHARD=ENTRY`, with commas.
 const APPLIED: HeaderName = HeaderName::from_static("zombi-applied");
+/// Up to which entries of these logs nothing is left in its volumes of what was erased, in the same form.
+const SCRUBBED: HeaderName = HeaderName::from_static("zombi-scrubbed");
 
 impl Shards {
     /// Whether a pod answers at all, ready or not, if it says so in time.
@@ -44,21 +46,34 @@ impl OtherPods for Shards {
     async fn applied_by(&self, pod: u32, wanted: PodsWanted) -> BTreeMap<u32, LogSeq> {
         let is_wanted = |status: StatusCode| wanted == PodsWanted::Any || status == StatusCode::OK;
         let answer = self.ready(pod).await.filter(|answer| is_wanted(answer.status()));
-        answer.map(|answer| applied(answer.headers())).unwrap_or_default()
+        answer.map(|answer| seqs(answer.headers(), APPLIED)).unwrap_or_default()
+    }
+
+    async fn scrubbed_by(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
+        self.ready(pod).await.map(|answer| seqs(answer.headers(), SCRUBBED)).unwrap_or_default()
     }
 }
 
 /// Tells another pod how far this one has applied the logs of its shards.
 pub(in crate::http) fn tell_applied(response: &mut Response, applied: impl Iterator<Item = (u32, LogSeq)>) {
-    let each: Vec<String> = applied.map(|(shard, seq)| format!("{shard}={seq}")).collect();
-    if let Ok(applied) = HeaderValue::from_str(&each.join(",")) {
-        response.headers_mut().insert(APPLIED, applied);
+    tell(response, APPLIED, applied);
+}
+
+/// Tells another pod up to which entries nothing is left in this one's volumes of what was erased.
+pub(in crate::http) fn tell_scrubbed(response: &mut Response, scrubbed: impl Iterator<Item = (u32, LogSeq)>) {
+    tell(response, SCRUBBED, scrubbed);
+}
+
+fn tell(response: &mut Response, name: HeaderName, seqs: impl Iterator<Item = (u32, LogSeq)>) {
+    let each: Vec<String> = seqs.map(|(shard, seq)| format!("{shard}={seq}")).collect();
+    if let Ok(seqs) = HeaderValue::from_str(&each.join(",")) {
+        response.headers_mut().insert(name, seqs);
     }
 }
 
-/// What a pod says of how far it is, by shard.
-fn applied(headers: &HeaderMap) -> BTreeMap<u32, LogSeq> {
-    let text = headers.get(APPLIED).and_then(|applied| applied.to_str().ok()).unwrap_or_default();
+/// What a pod says of its shards' logs in a header.
+fn seqs(headers: &HeaderMap, name: HeaderName) -> BTreeMap<u32, LogSeq> {
+    let text = headers.get(name).and_then(|seqs| seqs.to_str().ok()).unwrap_or_default();
     let each = text.split(',').filter_map(|one| {
         let (shard, seq) = one.split_once('=')?;
         Some((shard.parse().ok()?, LogSeq(seq.parse().ok()?)))
@@ -73,12 +88,17 @@ mod tests {
     #[test]
     fn a_pod_says_how_far_it_is() {
         let mut answer = Response::new(Body::empty());
-        assert_eq!(applied(answer.headers()), BTreeMap::new());
+        let applied = |answer: &Response| seqs(answer.headers(), APPLIED);
+        assert_eq!(applied(&answer), BTreeMap::new());
         let far = BTreeMap::from([(3, LogSeq(120)), (11, LogSeq(0))]);
         tell_applied(&mut answer, far.clone().into_iter());
         assert_eq!(answer.headers()[APPLIED], "3=120,11=0");
-        assert_eq!(applied(answer.headers()), far);
+        assert_eq!(applied(&answer), far);
+        assert_eq!(seqs(answer.headers(), SCRUBBED), BTreeMap::new(), "that is another header");
+        tell_scrubbed(&mut answer, [(3, LogSeq(7))].into_iter());
+        assert_eq!(seqs(answer.headers(), SCRUBBED), BTreeMap::from([(3, LogSeq(7))]));
+        assert_eq!(applied(&answer), far);
         answer.headers_mut().insert(APPLIED, HeaderValue::from_static("x,1=,=2,4=5=6,7=8"));
-        assert_eq!(applied(answer.headers()), BTreeMap::from([(7, LogSeq(8))]));
+        assert_eq!(applied(&answer), BTreeMap::from([(7, LogSeq(8))]));
     }
 }

@@ -154,7 +154,7 @@ impl ShardedRoute {
         places: Vec<usize>,
         (parts, scope): (&Parts, &RequestScope),
     ) -> Vec<HeardFrom> {
-        let (places, mut heard) = self.confirmed(what, places).await;
+        let (places, mut heard) = self.confirmed(places).await;
         if what.ends_early() && !heard.is_empty() {
             return heard;
         }
@@ -177,12 +177,9 @@ impl ShardedRoute {
     }
 
     /// The places whose shards this pod is known to own now, and what is to be said of the others. All are
-    /// asked at once, so that a log which does not answer is waited for once. What changes something finds
-    /// out by itself.
-    async fn confirmed(&self, what: Gathered, places: Vec<usize>) -> (Vec<usize>, Vec<HeardFrom>) {
-        if !what.is_read() {
-            return (places, Vec::new());
-        }
+    /// asked at once, so that a log which does not answer is waited for once. A flush that finds nothing to
+    /// move, and the end of a group that is not there, enter nothing by which they would find out.
+    async fn confirmed(&self, places: Vec<usize>) -> (Vec<usize>, Vec<HeardFrom>) {
         let asked = places.into_iter().map(|place| async move { (place, self.here.confirm(place).await) });
         let (mut owned, mut heard) = (Vec::new(), Vec::new());
         for (place, confirmed) in join_all(asked).await {

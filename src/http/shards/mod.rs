@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::store::{OwnedStore, ShardStores};
 pub(super) use self::{
-    applied::tell_applied,
+    applied::{tell_applied, tell_scrubbed},
     hop::{AskedBy, Passed, asked_by, tell_records},
 };
 use self::{
@@ -109,8 +109,23 @@ impl Shards {
         stores: &ShardStores<A>,
         maker: HandlerMaker<Arc<A>>,
     ) -> HandlerEndpoint {
-        let (reach, depth) = (reach(method, path), path.matches('/').count());
-        let here = ShardHandlers::new(stores, maker);
+        self.routed(reach(method, path), path, ShardHandlers::new(stores, maker))
+    }
+
+    /// The handler of a route that works on no store: a shard's owner answers what is about that shard.
+    pub(super) fn of_process(
+        self: &Arc<Self>,
+        (method, path): (Option<&Method>, &str),
+        here: HandlerEndpoint,
+    ) -> HandlerEndpoint {
+        match reach(method, path) {
+            Reach::This => here,
+            reach => self.routed(reach, path, ShardHandlers::Bound(vec![here])),
+        }
+    }
+
+    fn routed(self: &Arc<Self>, reach: Reach, path: &str, here: ShardHandlers) -> HandlerEndpoint {
+        let depth = path.matches('/').count();
         let route = Arc::new(ShardedRoute { shards: Arc::clone(self), reach, depth, here });
         Arc::new(move |request| {
             let route = Arc::clone(&route);
@@ -151,7 +166,7 @@ impl ShardedRoute {
     async fn answer(&self, request: Request) -> Response {
         let answered = match self.reach {
             Reach::This => return self.first(request).await,
-            Reach::Table => match table_in_path(&request) {
+            Reach::Table | Reach::TableFlush => match table_in_path(&request) {
                 Some(table) => self.of_table(request, table).await,
                 None => return self.first(request).await,
             },
@@ -165,6 +180,7 @@ impl ShardedRoute {
             {
                 return self.first(request).await;
             }
+            Reach::Numbered => self.of_shard(request).await,
             Reach::BodyTable => Box::pin(self.reset(request)).await,
             Reach::BodyTables => Box::pin(self.commit(request)).await,
             Reach::All(what) => Box::pin(self.gather(what, request)).await,
@@ -180,7 +196,12 @@ impl ShardedRoute {
     /// A request about the table in its path, or about a group and the table in its query.
     async fn of_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
         let pod = match self.shards.find(&table).await? {
-            TablePlace::Here(place) => return Ok(self.here_at(place, request).await),
+            TablePlace::Here(place) => {
+                if self.reach == Reach::TableFlush {
+                    self.here.confirm(place).await?; // another owner may have what is not in S3
+                }
+                return Ok(self.here_at(place, request).await);
+            }
             TablePlace::There(pod) => pod,
         };
         let scope = scope_of(request.extensions());
@@ -198,6 +219,24 @@ impl ShardedRoute {
             scope.caller.allow(Resource::Table(&table))?;
         }
         let shard = self.shards.cluster.shard(&table);
+        Box::pin(self.pass_on(request, (pod, shard))).await
+    }
+
+    /// A request about the shard whose number is in its path, where any of its copies may own it. What is
+    /// wrong with it the handler says.
+    async fn of_shard(&self, request: Request) -> Result<Response, Problem> {
+        let (scope, cluster) = (scope_of(request.extensions()), &self.shards.cluster);
+        let number = scope.named(request.uri(), 0).ok().and_then(|number| number.parse::<u32>().ok());
+        let Some(shard) = number.filter(|shard| cluster.has_logs() && *shard < cluster.record.shards) else {
+            return Ok(self.first(request).await);
+        };
+        let pod = self.shards.owner(shard).await?;
+        if pod == cluster.own {
+            return Ok(self.first(request).await);
+        }
+        if scope.is_passed_on {
+            return Ok(moved_from(&format!("shard {shard:03}"), pod));
+        }
         Box::pin(self.pass_on(request, (pod, shard))).await
     }
 

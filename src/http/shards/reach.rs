@@ -9,12 +9,16 @@ pub(super) enum Reach {
     This,
     /// That of the table in the path.
     Table,
+    /// The same, of which the answer says that all of it is in S3.
+    TableFlush,
     /// That of the table in the query.
     QueryTable,
     /// That of the table in the body.
     BodyTable,
     /// Those of the tables in the body, one after the other.
     BodyTables,
+    /// That whose number is in the path.
+    Numbered,
     /// All of them.
     All(Gathered),
 }
@@ -62,8 +66,10 @@ pub(super) fn reach(method: Option<&Method>, path: &str) -> Reach {
         ("GET", "/consumers/{group}/offset") => Reach::QueryTable,
         ("POST", "/consumers/{group}/commit") => Reach::BodyTables,
         ("POST", "/consumers/{group}/reset") => Reach::BodyTable,
+        ("POST", "/cluster/shards/{shard}/move") => Reach::Numbered,
         // A handshake says what a pod takes, whatever the table.
         ("OPTIONS", _) => Reach::This,
+        ("POST", "/tables/{table}/flush") => Reach::TableFlush,
         (_, path) if path.starts_with("/tables/{table}") => Reach::Table,
         _ => Reach::This,
     }
@@ -79,12 +85,13 @@ mod tests {
             (Method::POST, "/tables/{table}", Reach::Table),
             (Method::GET, "/tables/{table}", Reach::Table),
             (Method::GET, "/tables/{table}/erase/{id}", Reach::Table),
-            (Method::POST, "/tables/{table}/flush", Reach::Table),
+            (Method::POST, "/tables/{table}/flush", Reach::TableFlush),
             (Method::OPTIONS, "/tables/{table}/raw", Reach::This),
             (Method::GET, "/tables", Reach::All(Gathered::Tables)),
             (Method::POST, "/consumers/{group}/commit", Reach::BodyTables),
             (Method::GET, "/settings", Reach::This),
             (Method::GET, "/cluster", Reach::This),
+            (Method::POST, "/cluster/shards/{shard}/move", Reach::Numbered),
         ] {
             assert_eq!(reach(Some(&method), path), expected, "{method} {path}");
         }

@@ -1,7 +1,9 @@
 //! What came for a request, and what was due.
 
-use reqwest::{RequestBuilder, Response, header::HeaderMap};
+use reqwest::{Response, header::HeaderMap};
 use serde_json::{Value, json};
+
+use testing::server::TestRequest;
 
 /// An answer of a server that asks who is there.
 pub(super) struct AuthAnswer {
@@ -12,7 +14,7 @@ pub(super) struct AuthAnswer {
 }
 
 /// Sends a request.
-pub(super) async fn decided(request: RequestBuilder) -> AuthAnswer {
+pub(super) async fn decided(request: TestRequest) -> AuthAnswer {
     AuthAnswer::of(request.send().await.unwrap()).await
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use reqwest::{Method, RequestBuilder};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -16,7 +16,7 @@ use testing::{
     TestServer,
     certificates::CertifiedServer,
     jwks::{JwksAnswer, JwksServer},
-    server::eventually,
+    server::{TestRequest, eventually},
 };
 
 /// Both.
@@ -111,7 +111,7 @@ impl Federated {
     }
 
     /// A write, without a credential.
-    pub(super) fn append(&self) -> RequestBuilder {
+    pub(super) fn append(&self) -> TestRequest {
         self.z.request(Method::POST, "/tables/t").json(&json!({"payload": 1}))
     }
 

@@ -1,6 +1,6 @@
 //! How a token is carried: in one `Authorization` header, and nowhere else. It is looked at before the body.
 
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method};
 use serde_json::json;
 
 use super::{
@@ -9,7 +9,11 @@ use super::{
     minted::{claims, claims_with, good, minted},
     secured::token,
 };
-use testing::{jwks::base64url, raw};
+use testing::{
+    jwks::base64url,
+    raw,
+    server::{TestClient, TestRequest},
+};
 
 /// Credentials that are there, and are none: more than one, or of another scheme.
 const NONE: &str = "400 bad_request|401 malformed";
@@ -28,13 +32,14 @@ fn of_length(bytes: usize) -> String {
 }
 
 /// Both protocols: headers come to the server by different ways.
-fn clients(federated: &Federated) -> [(&'static str, Client); 2] {
+fn clients(federated: &Federated) -> [(&'static str, TestClient); 2] {
     let http2 = Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
-    [("HTTP/1.1", federated.z.client.clone()), ("HTTP/2", http2)]
+    let http1 = &federated.z.client;
+    [("HTTP/1.1", http1.clone()), ("HTTP/2", http1.beside(http2))]
 }
 
 /// A write with these headers.
-fn write(client: &Client, federated: &Federated, headers: &[(&str, String)]) -> RequestBuilder {
+fn write(client: &TestClient, federated: &Federated, headers: &[(&str, String)]) -> TestRequest {
     let request = client.post(federated.z.url("/tables/t")).json(&json!({"payload": 1}));
     headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
 }

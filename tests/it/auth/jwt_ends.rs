@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,7 +18,7 @@ use super::{
 };
 use testing::{
     raw,
-    server::{PATIENCE, answer, eventually},
+    server::{PATIENCE, TestRequest, answer, eventually},
 };
 
 /// The leeway unless a setting says otherwise.
@@ -32,7 +32,7 @@ fn ending(leeway_secs: i64) -> (String, i64) {
     (minted(&claims_with(&json!({"exp": end - leeway_secs}))), end)
 }
 
-fn read(federated: &Federated, query: &str, token: &str) -> RequestBuilder {
+fn read(federated: &Federated, query: &str, token: &str) -> TestRequest {
     federated.z.request(Method::GET, &format!("/tables/t{query}")).bearer_auth(token)
 }
 

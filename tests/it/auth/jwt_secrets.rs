@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use reqwest::{Client, RequestBuilder};
+use reqwest::Client;
 use serde_json::json;
 
 use super::{
@@ -11,13 +11,16 @@ use super::{
     minted::{claims, claims_of, claims_with, good, minted, signed_by, usual},
 };
 use crate::telemetry::collector;
-use testing::jwks::{Issuer, JwksServer, base64url};
+use testing::{
+    jwks::{Issuer, JwksServer, base64url},
+    server::{TestClient, TestRequest},
+};
 
 /// Where a client put it, and the request.
-type Carried = (&'static str, RequestBuilder);
+type Carried = (&'static str, TestRequest);
 
 /// All ways in which it may come, right and wrong.
-fn carried(client: &Client, federated: &Federated, token: &str) -> Vec<Carried> {
+fn carried(client: &TestClient, federated: &Federated, token: &str) -> Vec<Carried> {
     let path = |path: &str| client.post(federated.z.url(path)).json(&json!({"payload": 1}));
     let with = |name: &str, value: String| path("/tables/t").header(name, value);
     let bearer = format!("Bearer {token}");
@@ -88,7 +91,8 @@ async fn a_token_is_in_no_log_trace_metric_answer_or_file() {
     federated.z.environment.push(("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), endpoint));
     federated.run().await;
     let http2 = Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
-    let (clients, tokens) = ([federated.z.client.clone(), http2], tokens());
+    let http1 = &federated.z.client;
+    let (clients, tokens) = ([http1.clone(), http1.beside(http2)], tokens());
     let secrets: Vec<String> = tokens.iter().flat_map(|token| secrets(token)).collect();
     let mut refused = Vec::new();
     for (number, (client, token)) in

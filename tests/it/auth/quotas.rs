@@ -5,11 +5,11 @@ mod bodies;
 mod streams;
 
 use futures_util::future::join_all;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::secured::{Secured, ask, binding, expect};
-use testing::server::{answer, eventually};
+use testing::server::{TestRequest, answer, eventually};
 
 /// `limited` may do everything to every table within a quota, and `free` without one.
 fn with_quota(quota: &Value) -> String {
@@ -38,13 +38,13 @@ async fn over(response: Response, quota: &str) -> Value {
 }
 
 /// The same of a write of events, of which nothing may be written.
-async fn refused(request: RequestBuilder, quota: &str) {
+async fn refused(request: TestRequest, quota: &str) {
     let problem = over(request.send().await.unwrap(), quota).await;
     assert_eq!(problem["outcome"], "not_written", "{problem}");
 }
 
 /// Sends a request over and over, several at once, until one is over a quota; how many were served.
-async fn until_over(quota: &str, request: impl Fn() -> RequestBuilder) -> usize {
+async fn until_over(quota: &str, request: impl Fn() -> TestRequest) -> usize {
     let (mut served, mut is_over) = (0, false);
     eventually(quota, async || {
         for response in join_all((0..20).map(|_| request().send())).await {
@@ -62,7 +62,7 @@ async fn until_over(quota: &str, request: impl Fn() -> RequestBuilder) -> usize 
     served
 }
 
-fn append(s: &Secured, who: &str, table: &str) -> RequestBuilder {
+fn append(s: &Secured, who: &str, table: &str) -> TestRequest {
     s.request(who, Method::POST, &format!("/tables/{table}")).json(&json!({"payload": 1}))
 }
 

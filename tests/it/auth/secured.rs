@@ -5,7 +5,7 @@ use std::{fmt::Display, fs, os::unix::fs::symlink, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use flate2::Crc;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -15,7 +15,7 @@ use contracts::hex::hex;
 use testing::{
     TestServer,
     process::Start,
-    server::{PATIENCE, answer},
+    server::{PATIENCE, TestRequest, answer},
 };
 
 /// Who sends no credential.
@@ -162,12 +162,12 @@ impl Secured {
     }
 
     /// Somebody's request on the main port.
-    pub(crate) fn request(&self, who: &str, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, who: &str, method: Method, path: &str) -> TestRequest {
         with_credential(self.z.request(method, path), who)
     }
 
     /// Somebody's request on the admin port.
-    pub(crate) fn admin(&self, who: &str, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn admin(&self, who: &str, method: Method, path: &str) -> TestRequest {
         with_credential(self.z.client.request(method, self.z.admin_url(path)), who)
     }
 
@@ -216,12 +216,12 @@ impl Secured {
     }
 }
 
-fn with_credential(request: RequestBuilder, who: &str) -> RequestBuilder {
+fn with_credential(request: TestRequest, who: &str) -> TestRequest {
     if who == NO_ONE { request } else { request.bearer_auth(token(who)) }
 }
 
 /// Sends a request.
-pub(crate) async fn ask(request: RequestBuilder) -> Answered {
+pub(crate) async fn ask(request: TestRequest) -> Answered {
     answer(request.send().await.unwrap()).await
 }
 

@@ -2,7 +2,7 @@
 //! changes nothing.
 
 use jiff::Timestamp;
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::secured::{
@@ -11,7 +11,7 @@ use super::secured::{
 };
 use testing::{
     raw,
-    server::{answer, eventually},
+    server::{TestRequest, answer, eventually},
 };
 
 /// What `writer` may do in these tests, and nobody else anything.
@@ -25,13 +25,13 @@ fn record() -> Value {
 }
 
 /// A write with a credential of its own.
-fn write_with(s: &Secured, authorization: &str) -> RequestBuilder {
+fn write_with(s: &Secured, authorization: &str) -> TestRequest {
     let request = s.request(NO_ONE, Method::POST, "/tables/orders").json(&record());
     request.header("authorization", authorization)
 }
 
 /// Its credential must be refused: the challenge, and the problem.
-async fn refused(what: &str, request: RequestBuilder) -> (String, Value) {
+async fn refused(what: &str, request: TestRequest) -> (String, Value) {
     let response = request.send().await.unwrap();
     let challenge = response.headers().get("www-authenticate").cloned();
     let answer = answer(response).await;

@@ -6,10 +6,13 @@ mod rights;
 mod sessions;
 mod writes;
 
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect::Policy};
+use reqwest::{Client, Method, Response, StatusCode, redirect::Policy};
 use serde_json::json;
 
-use testing::{TestServer, server::PATIENCE};
+use testing::{
+    TestServer,
+    server::{PATIENCE, TestClient, TestRequest},
+};
 
 /// What every page says that it may load and do.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -42,7 +45,7 @@ impl Page {
 
 /// A browser: it follows nothing by itself, and has at most one cookie.
 struct Browser {
-    client: Client,
+    client: TestClient,
     base: String,
     cookie: Option<String>,
 }
@@ -51,10 +54,10 @@ impl Browser {
     fn at(z: &TestServer) -> Self {
         let client =
             Client::builder().tls_certs_only([]).redirect(Policy::none()).timeout(PATIENCE).build().unwrap();
-        Self { client, base: z.url(""), cookie: None }
+        Self { client: z.client.beside(client), base: z.url(""), cookie: None }
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    fn request(&self, method: Method, path: &str) -> TestRequest {
         let request = self.client.request(method, format!("{}{path}", self.base));
         match &self.cookie {
             Some(cookie) => request.header("cookie", format!("zombi_console={cookie}")),

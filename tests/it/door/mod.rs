@@ -27,7 +27,7 @@ mod waits;
 use std::{fmt::Display, io, io::Write};
 
 use prost::Message;
-use reqwest::{Body, Method, RequestBuilder, StatusCode};
+use reqwest::{Body, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -38,7 +38,7 @@ use zombi::proto::v1;
 
 use testing::{
     TestServer,
-    server::{PATIENCE, answer},
+    server::{PATIENCE, TestRequest, answer},
 };
 
 const JSON: &str = "application/json";
@@ -50,12 +50,12 @@ const EVENT_STREAM: &str = "text/event-stream";
 type Answer = (StatusCode, Value);
 
 /// Sends a request.
-async fn ask(request: RequestBuilder) -> Answer {
+async fn ask(request: TestRequest) -> Answer {
     answer(request.send().await.unwrap()).await
 }
 
 /// A POST with headers of its own; a name may stand twice.
-fn post(z: &TestServer, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> RequestBuilder {
+fn post(z: &TestServer, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> TestRequest {
     headers
         .iter()
         .fold(z.request(Method::POST, path), |request, (name, value)| request.header(*name, *value))

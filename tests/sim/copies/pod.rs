@@ -9,13 +9,16 @@ use contracts::{
     engine::Engine,
     error::StorageError,
     fence::Fence,
+    name::Partition,
     replica::Replica,
+    sequence::Offset,
     shared_log::{LogSeq, SharedLog},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use testing::volume::{MemoryHot, MemoryHotOptions, MemoryVolume};
 use tiering::{
-    CopyNames, CopyParts, FlushHandle, Parts, ShardCopy, Store, StoreError, TieredReader, begin_log_anew,
+    CopyNames, CopyParts, EraserHandle, FlushHandle, Parts, ShardCopy, Store, StoreError, TieredReader,
+    begin_log_anew,
     settings::{CopySettings, KeepSettings},
 };
 use tokio::{
@@ -45,6 +48,7 @@ pub(super) struct Served {
     pub(super) copy: Rc<ShardCopy>,
     pub(super) reader: TieredReader,
     pub(super) flush: Arc<FlushHandle>,
+    pub(super) erasures: Arc<EraserHandle>,
     /// Cancelled when it serves no more.
     pub(super) gone: CancellationToken,
 }
@@ -83,6 +87,11 @@ impl Pod {
         let killed = CancellationToken::new();
         let serving = serve(Rc::clone(world), self.name, Arc::clone(&twin), seed, killed.clone());
         self.running = Some(RunningPod { twin, killed, task: task::spawn_local(serving) });
+    }
+
+    /// Whether its volume has an event's bytes in its files, were it on a disk.
+    pub(super) fn has_in_files(&self, partition: &Partition, offset: Offset) -> bool {
+        self.volume.has_in_files(partition, offset)
     }
 
     fn open(&self, world: &World, seed: Option<u64>) -> Arc<MemoryHot> {
@@ -197,6 +206,7 @@ async fn serve(
     let mut rng = StdRng::seed_from_u64(seed);
     let (copy, runner) = ShardCopy::new(parts(&world, name, twin.clone()));
     let copy = Rc::new(copy);
+    world.copies.borrow_mut().insert(name, Rc::clone(&copy));
     let mut running = AbortOnDropHandle::new(task::spawn(runner.run(CancellationToken::new())));
     tokio::select! {
         biased;
@@ -204,12 +214,27 @@ async fn serve(
         // Not even where the log has forgotten what became of an entry.
         ended = &mut running => panic!("{name} has stopped following: {ended:?}"),
         never = serve_terms(&world, name, &twin, &copy, &mut rng) => match never {},
+        never = hear_scrubbed(&world, &copy) => match never {},
     }
+    world.copies.borrow_mut().remove(name);
     if let Some(served) = world.served.borrow_mut().remove(name) {
         served.gone.cancel();
     }
     running.abort();
     drop(running.await);
+}
+
+/// Asks the other pods, as those of a cluster do, for whose volumes an erasure waits. Never ends.
+async fn hear_scrubbed(world: &World, copy: &ShardCopy) -> Infallible {
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        for pod in copy.pods_to_scrub() {
+            let scrubbed = world.copies.borrow().get(pod.as_str()).map(|other| other.scrubbed());
+            if let Some(upto) = scrubbed {
+                copy.note_scrubbed(&pod, upto);
+            }
+        }
+    }
 }
 
 fn parts(world: &World, name: &str, twin: Arc<MemoryHot>) -> CopyParts {
@@ -227,7 +252,7 @@ fn parts(world: &World, name: &str, twin: Arc<MemoryHot>) -> CopyParts {
             copies: PODS.map(str::to_owned).into(),
         },
         settings: CopySettings::default(),
-        keep: KeepSettings { keep_secs: Duration::ZERO.into(), keep_bytes: 1 << 30 },
+        keep: KeepSettings { keep_secs: world.follower_keep.get().into(), keep_bytes: 1 << 30 },
         log_keep_bytes: LOG_KEEP_BYTES,
         key_window_ms: WINDOW_MS,
         progress: Arc::default(),
@@ -288,7 +313,8 @@ async fn serve_term(
     let mut status = copy.status();
     let term = status.borrow_and_update().owned_term;
     let flush = store.flush().expect("there is a bucket");
-    let served = Served { twin, copy, reader: store.reader.clone(), flush, gone: gone.clone() };
+    let (reader, erasures) = (store.reader.clone(), Arc::clone(&store.erasures));
+    let served = Served { twin, copy, reader, flush, erasures, gone: gone.clone() };
     world.served.borrow_mut().insert(name, Rc::new(served));
     tokio::select! {
         _ = status.wait_for(|status| status.owned_term.is_none() || status.owned_term != term) => {}

@@ -24,7 +24,7 @@ use crate::{
 };
 use contracts::{
     catalog::TableSettings,
-    erasure::UsedKey,
+    erasure::{Erasure, ErasureStatus, UsedKey},
     error::StorageError,
     idempotency::{FirstWrite, Hash, KeyUse},
     name::{GroupName, Partition, PartitionNumber, TableName},
@@ -300,10 +300,24 @@ impl Batch<'_> {
         let read = |id: &[u8]| Uuid::from_slice(id).map_err(|_| misfit("an erasure's id"));
         let family = self.volume.db.family(cf::META);
         for stored::NotedErasure { id, stored } in erasures.noted {
+            self.note_what_is_erased(&Erasure::decode(&stored)?)?;
             self.writes.put_cf(family, keys::erasure(read(&id)?), stored);
         }
         for id in erasures.forgotten {
             self.writes.delete_cf(family, keys::erasure(read(&id)?));
+        }
+        Ok(())
+    }
+
+    /// Where an entry says that the owner's volume holds nothing of an erasure's events any more, all entries
+    /// that overwrite them were before: what is left of them is in this volume's files.
+    fn note_what_is_erased(&mut self, erasure: &Erasure) -> Result<(), StorageError> {
+        if erasure.status() == ErasureStatus::HotDone {
+            for (partition, part) in erasure.partitions() {
+                if let Some(span) = part.span() {
+                    self.note_unscrubbed(&partition, span)?;
+                }
+            }
         }
         Ok(())
     }

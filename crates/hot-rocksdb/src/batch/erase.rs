@@ -7,13 +7,14 @@ use crate::{
     codec, idempotency,
     keys::{self, PartitionKey, cf},
     request::EraseRequest,
+    unscrubbed::Unscrubbed,
 };
 use contracts::{
     erasure::{UsedKey, tombstone},
     error::StorageError,
     idempotency::{FirstWrite, remembered},
     name::Partition,
-    sequence::Offset,
+    sequence::{Offset, OffsetRange},
 };
 
 impl Batch<'_> {
@@ -37,7 +38,47 @@ impl Batch<'_> {
                 let staged = self.forget_payloads(&partition, keys);
                 self.acknowledge(staged, reply);
             }
+            EraseRequest::Scrubbed { noted, reply } => {
+                let staged = self.forget_scrubbed(noted);
+                self.acknowledge(staged, reply);
+            }
         }
+    }
+
+    /// Notes that the volume's files may hold what was erased of these offsets of a partition, and beside its
+    /// idempotency keys. Of a table that the volume does not know they hold nothing.
+    pub(super) fn note_unscrubbed(
+        &mut self,
+        partition: &Partition,
+        span: OffsetRange,
+    ) -> Result<(), StorageError> {
+        let Some(head) = self.head(&partition.table) else { return Ok(()) };
+        let key = keys::unscrubbed(PartitionKey { table: head.id, partition: partition.number });
+        let noted = Unscrubbed::with(self.unscrubbed_note(&key)?, span);
+        self.writes.put_cf(self.volume.db.family(cf::META), &key, noted.encode());
+        self.unscrubbed.insert(key, noted);
+        Ok(())
+    }
+
+    /// The note with this key of `meta`, with those of this batch.
+    fn unscrubbed_note(&self, key: &[u8]) -> Result<Option<Unscrubbed>, StorageError> {
+        match self.unscrubbed.get(key) {
+            Some(noted) => Ok(Some(*noted)),
+            None => {
+                let stored = self.volume.db.get(cf::META, key)?;
+                stored.map(|stored| Unscrubbed::decode(&stored)).transpose()
+            }
+        }
+    }
+
+    /// Stages that notes are forgotten which are still as they were.
+    fn forget_scrubbed(&mut self, noted: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), StorageError> {
+        for (key, was) in noted {
+            if self.unscrubbed_note(&key)?.is_some_and(|noted| noted.encode() == was) {
+                self.writes.delete_cf(self.volume.db.family(cf::META), key);
+            }
+        }
+        Ok(())
     }
 
     /// How many batches have erased events, with this one.
@@ -100,6 +141,9 @@ impl Batch<'_> {
     ) -> Result<(), StorageError> {
         let key = self.existing(partition)?;
         let found = self.first_writes_at(key, used)?;
+        if !found.is_empty() {
+            self.note_unscrubbed(partition, OffsetRange::new(0, 0))?;
+        }
         self.put_without_payload(found);
         Ok(())
     }

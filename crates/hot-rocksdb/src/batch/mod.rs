@@ -31,6 +31,7 @@ use crate::{
     request::{OpenVolume, Request, WriterReply},
     sequence::PartitionState,
     stored,
+    unscrubbed::Unscrubbed,
 };
 use contracts::{
     clock::TimestampMs,
@@ -81,6 +82,8 @@ pub(super) struct Batch<'a> {
     runs: Range<u64>,
     /// Whether this batch erases events.
     erases: bool,
+    /// The notes of what is to be scrubbed that this batch writes: keys of `meta`, and their values.
+    unscrubbed: BTreeMap<Vec<u8>, Unscrubbed>,
     /// Whether a shard's log is told what it changes; then what that is so far, where the request that is
     /// being staged began in it, and the new events of that request.
     is_entered: bool,
@@ -134,6 +137,7 @@ impl<'a> Batch<'a> {
             evicted: Vec::new(),
             runs,
             erases: false,
+            unscrubbed: BTreeMap::new(),
             is_entered: false,
             changes: Vec::new(),
             request_began: 0,

@@ -55,7 +55,10 @@ impl Batch<'_> {
                     offsets: commit.offsets.iter().map(offset).collect(),
                 })
             }
-            Request::Erase(request) => recorded_erasure(request),
+            Request::Erase(request) => match recorded_erasure(request) {
+                Some(what) => what,
+                None => return,
+            },
             _ => return,
         };
         self.record(|| what);
@@ -85,8 +88,9 @@ impl Batch<'_> {
     }
 }
 
-fn recorded_erasure(request: &EraseRequest) -> What {
-    match request {
+/// What an erasure's request changes on all copies, if anything.
+fn recorded_erasure(request: &EraseRequest) -> Option<What> {
+    let what = match request {
         EraseRequest::Note { noted, forgotten, .. } => {
             let note = |(id, stored): &(Uuid, Vec<u8>)| stored::NotedErasure {
                 id: Bytes::copy_from_slice(id.as_bytes()),
@@ -114,7 +118,9 @@ fn recorded_erasure(request: &EraseRequest) -> What {
                 keys: keys.iter().map(key).collect(),
             })
         }
-    }
+        EraseRequest::Scrubbed { .. } => return None,
+    };
+    Some(what)
 }
 
 fn named_segments(segments: &[(Partition, FlushIntent)]) -> stored::NamedSegments {

@@ -1,6 +1,7 @@
 //! What one volume's writer enters in the log, another applies, and then holds the same.
 
 mod copy;
+mod erased;
 mod steps;
 
 use std::sync::Arc;

@@ -37,7 +37,12 @@ pub(super) async fn an_erased_event_keeps_its_place_and_the_hash_of_its_key<V: V
     let a = hash_key(event(0, Some("a")).idempotency_key.as_ref().unwrap());
     z.hot().forget_payloads(partition.clone(), vec![(a, 5)]).await.unwrap();
     assert!(z.append_events(another()).await.is_err(), "the key stands for another offset");
+    assert!(z.hot().is_scrubbed().unwrap(), "nothing was forgotten");
     z.hot().forget_payloads(partition, vec![(a, 0)]).await.unwrap();
+    z.crash().await;
+    assert!(!z.hot().is_scrubbed().unwrap(), "its files may hold the hash");
+    z.hot().scrub(Scrub::Noted).await.unwrap();
+    assert!(z.hot().is_scrubbed().unwrap());
     assert_eq!(places(&z.append_events(another()).await.unwrap()), [(0, true)]);
 }
 

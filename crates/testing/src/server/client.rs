@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use super::TestServer;
+use super::{TestServer, patient::TestRequest};
 
 impl TestServer {
     /// What a setting was last set to.
@@ -40,7 +40,7 @@ impl TestServer {
     }
 
     /// A request on the main port.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub fn request(&self, method: Method, path: &str) -> TestRequest {
         self.client.request(method, self.url(path))
     }
 

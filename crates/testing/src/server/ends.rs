@@ -14,6 +14,7 @@ use crate::signal::send_signal;
 impl TestServer {
     /// Ends the process as kill -9 does.
     pub async fn kill(&mut self) {
+        self.expect_nothing();
         self.kill_alone().await;
         for other in &mut self.others {
             other.kill_alone().await;
@@ -28,6 +29,7 @@ impl TestServer {
 
     /// Sees to it that the process has ended, by itself or not.
     pub async fn end(&mut self) {
+        self.expect_nothing();
         self.end_alone().await;
         for other in &mut self.others {
             other.end_alone().await;
@@ -49,6 +51,7 @@ impl TestServer {
 
     /// Sends it a signal.
     pub async fn signal(&self, name: &str) {
+        self.expect_nothing();
         for pod in self.each() {
             send_signal(pod.pid(), name).await;
         }
@@ -77,6 +80,7 @@ impl TestServer {
     /// Waits for the process to end; the exit code. Where it is several pods, one that fails takes the others
     /// with it, so that the next start is that of all.
     pub async fn wait(&mut self) -> Option<i32> {
+        self.expect_nothing();
         if self.others.is_empty() {
             return self.wait_alone().await;
         }

@@ -12,7 +12,12 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::{TIERED, TestServer, new_bucket};
+use super::{
+    TIERED, TestServer,
+    kills::KillPlan,
+    logged::{LOGGED_SHARDS, TestStreams, log_settings},
+    new_bucket,
+};
 use crate::places::{PodSettings, SHARDS, settings_of};
 
 /// By this pods believe each other.
@@ -29,15 +34,25 @@ pub fn pods() -> usize {
 pub(super) struct PodShare {
     /// Its directory below the one of all.
     directory: String,
-    /// What they believe each other by; kept as long as one of them.
-    _secret: Arc<NamedTempFile>,
+    /// What it has in common with the others.
+    pub(super) ground: Arc<PodsGround>,
+    /// When it is killed, if it is.
+    pub(super) kills: Option<KillPlan>,
 }
 
-/// Which of the pods clients ask: any, but the same one each time the same test runs.
-fn asked(count: usize) -> usize {
+/// What the pods of a cluster have in common; kept as long as one of them.
+pub(super) struct PodsGround {
+    /// What they believe each other by.
+    secret: NamedTempFile,
+    /// Their logs, if there are any.
+    pub(super) streams: Option<TestStreams>,
+}
+
+/// A number that is the same each time the same test runs.
+fn of_test() -> u64 {
     let mut hasher = DefaultHasher::new();
     thread::current().name().hash(&mut hasher); // that of the test
-    usize::try_from(hasher.finish() % count as u64).unwrap()
+    hasher.finish()
 }
 
 impl TestServer {
@@ -75,14 +90,17 @@ impl TestServer {
             let usual = TIERED.map(|(key, value)| (key.to_owned(), value.to_owned()));
             drop(self.settings.splice(0..0, usual)); // what the test sets comes behind, and counts
         }
+        let (logs, count) = (log_settings(), pods());
         let mut secret = NamedTempFile::new().unwrap();
         secret.write_all(SECRET.as_bytes()).unwrap();
-        let (count, secret) = (pods(), Arc::new(secret));
-        let mut places = settings_of(count, SHARDS);
-        places.rotate_left(asked(count));
+        let ground = Arc::new(PodsGround { secret, streams: TestStreams::of(&logs) });
+        let mut places = settings_of(count, if logs.is_empty() { SHARDS } else { LOGGED_SHARDS });
+        // Clients ask any of them.
+        places.rotate_left(usize::try_from(of_test() % count as u64).unwrap());
         let mut others: Vec<Self> = (1..count).map(|_| self.beside()).collect();
         for (pod, place) in iter::once(&mut *self).chain(&mut others).zip(places) {
-            pod.take_place(&place, &secret);
+            logs.iter().for_each(|(key, value)| pod.set(key, value));
+            pod.take_place(&place, &ground);
         }
         self.others = others;
     }
@@ -97,10 +115,11 @@ impl TestServer {
         }
     }
 
-    fn take_place(&mut self, place: &PodSettings, secret: &Arc<NamedTempFile>) {
+    fn take_place(&mut self, place: &PodSettings, ground: &Arc<PodsGround>) {
         self.set_place(place);
-        self.set("cluster.secret_file", &secret.path().display().to_string());
+        self.set("cluster.secret_file", &ground.secret.path().display().to_string());
         let directory = self.setting("pod").unwrap().to_owned();
-        self.share = Some(PodShare { directory, _secret: Arc::clone(secret) });
+        let (ground, kills) = (Arc::clone(ground), KillPlan::chosen_by(of_test()));
+        self.share = Some(PodShare { directory, ground, kills });
     }
 }

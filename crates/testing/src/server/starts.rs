@@ -50,7 +50,10 @@ impl TestServer {
                 ready = other.until("ready").await;
             }
         }
-        self.end_unless(ready).await
+        self.end_unless(ready).await?;
+        Box::pin(self.settle()).await;
+        self.expect_disturbance();
+        Ok(())
     }
 
     /// Where one pod did not start, none goes on.
@@ -63,7 +66,8 @@ impl TestServer {
 
     async fn begin_alone(&mut self, failpoints: &str) -> Result<(), String> {
         assert!(self.running.is_none(), "it runs already");
-        let mut command = self.command();
+        let before = self.words_to_be_killed(failpoints);
+        let mut command = self.command_behind(&before);
         command.env("FAILPOINTS", failpoints);
         let mut child =
             command.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
@@ -80,8 +84,9 @@ impl TestServer {
             }
         });
         let nowhere = ([0, 0, 0, 0], 0).into();
-        let mut running =
-            RunningServer { child, reader, main: nowhere, admin: nowhere, log, seen: String::new() };
+        let is_killed = !before.is_empty();
+        let (main, admin, seen) = (nowhere, nowhere, String::new());
+        let mut running = RunningServer { child, reader, main, admin, log, seen, is_killed };
         running.read_until("listening on the admin port").await?;
         self.running = Some(running);
         Ok(())

@@ -164,6 +164,7 @@ impl Sheet {
             self.put_key(used, offset, now_ms);
         }
         self.events.insert(offset, event);
+        self.in_files.insert(offset);
         self.watermarks.next = offset + 1;
         self.unflushed_since.get_or_insert_with(Instant::now);
     }

@@ -1,16 +1,17 @@
-//! Erasing on a volume in memory: nothing of it stays anywhere, so there is nothing to scrub.
+//! Erasing on a volume in memory. It has no files: it remembers which events a volume on a disk would still
+//! have in them.
 
 use async_trait::async_trait;
 use contracts::{
-    erasure::{Erasure, HotErase, Scrub, UsedKey, tombstone},
+    erasure::{Erasure, ErasureStatus, HotErase, Scrub, UsedKey, tombstone},
     error::StorageError,
     idempotency::{Hash, remembered},
     name::Partition,
-    sequence::Offset,
+    sequence::{Offset, OffsetRange},
 };
 use uuid::Uuid;
 
-use super::{MemoryHot, Sheet};
+use super::{MemoryHot, Sheet, VolumeState};
 
 impl Sheet {
     /// Overwrites the events that are hot; returns those that a segment being written holds, and how many
@@ -38,9 +39,45 @@ impl Sheet {
         (left, erased)
     }
 
-    fn forget_payload(&mut self, key: Hash, offset: Offset) {
-        if let Some(first) = self.keys.get_mut(&key).filter(|first| first.offset == offset) {
-            first.payload = None;
+    /// Forgets the hash of a payload; returns whether there was one.
+    fn forget_payload(&mut self, key: Hash, offset: Offset) -> bool {
+        let first = self.keys.get_mut(&key).filter(|first| first.offset == offset);
+        first.and_then(|first| first.payload.take()).is_some()
+    }
+
+    /// Leaves nothing in files of what does not count any more.
+    fn scrub(&mut self, range: OffsetRange) {
+        let events = &self.events;
+        let is_whole = |offset: &Offset| events.get(offset).is_some_and(|event| !event.is_erased());
+        self.in_files.retain(|offset| !range.contains(*offset) || is_whole(offset));
+    }
+}
+
+impl VolumeState {
+    /// Notes what is to be scrubbed, where the entry of another copy says that its volume holds nothing of an
+    /// erasure's events any more.
+    fn note_what_is_erased(&mut self, erasure: &Erasure) {
+        if self.applies && erasure.status() == ErasureStatus::HotDone {
+            let spans = erasure.partitions().filter_map(|(partition, part)| Some((partition, part.span()?)));
+            self.unscrubbed.extend(spans);
+        }
+    }
+
+    fn scrub(&mut self, what: Scrub) {
+        let ranges = match what {
+            Scrub::Everything => {
+                let sheets = self.tables.values_mut().flat_map(|table| table.partitions.values_mut());
+                sheets.for_each(|sheet| sheet.scrub(OffsetRange::new(0, Offset::MAX)));
+                return;
+            }
+            Scrub::Ranges(ranges) => ranges,
+            Scrub::Noted => std::mem::take(&mut self.unscrubbed),
+        };
+        for (partition, range) in ranges {
+            let table = self.tables.get_mut(&partition.table);
+            if let Some(sheet) = table.and_then(|table| table.partitions.get_mut(&partition.number)) {
+                sheet.scrub(range);
+            }
         }
     }
 }
@@ -53,6 +90,7 @@ impl HotErase for MemoryHot {
 
     async fn note_erasures(&self, noted: Vec<Erasure>, forgotten: Vec<Uuid>) -> Result<(), StorageError> {
         self.share(move |volume| {
+            noted.iter().for_each(|erasure| volume.note_what_is_erased(erasure));
             volume.erasures.extend(noted.iter().map(|erasure| (erasure.id, erasure.clone())));
             for id in &forgotten {
                 volume.erasures.remove(id);
@@ -74,13 +112,22 @@ impl HotErase for MemoryHot {
     async fn forget_payloads(&self, partition: Partition, keys: Vec<UsedKey>) -> Result<(), StorageError> {
         self.share(move |volume| {
             let sheet = volume.sheet(&partition)?;
-            keys.iter().for_each(|&(key, offset)| sheet.forget_payload(key, offset));
+            let forgotten = keys.iter().filter(|&&(key, offset)| sheet.forget_payload(key, offset)).count();
+            if forgotten > 0 {
+                volume.unscrubbed.push((partition.clone(), OffsetRange::new(0, 0)));
+            }
             Ok(())
         })
         .await
     }
 
-    async fn scrub(&self, _: Scrub) -> Result<(), StorageError> {
+    async fn scrub(&self, what: Scrub) -> Result<(), StorageError> {
+        self.pause().await;
+        self.volume.lock().scrub(what);
         Ok(())
+    }
+
+    fn is_scrubbed(&self) -> Result<bool, StorageError> {
+        Ok(self.volume.lock().unscrubbed.is_empty())
     }
 }

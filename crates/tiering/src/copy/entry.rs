@@ -269,12 +269,23 @@ fn checked(bytes: &[u8]) -> Result<(usize, u32), EntryError> {
 /// # Errors
 /// `Damaged` if the entry cannot be read.
 pub fn owner_by(entry: &LogEntry) -> Result<Option<String>, LogError> {
-    let damaged = |why: EntryError| LogError::Damaged { seq: entry.seq, what: why.to_string() };
-    let (read, _) = Entry::decode(&entry.bytes).map_err(damaged)?;
-    Ok(match read.body {
+    Ok(match read(entry)?.body {
         EntryBody::Term { pod, .. } | EntryBody::Tick { pod } => Some(pod),
         EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Close => None,
     })
+}
+
+/// The term that the last word about ownership is of.
+///
+/// # Errors
+/// `Damaged` if the entry cannot be read.
+pub fn term_by(entry: &LogEntry) -> Result<u64, LogError> {
+    Ok(read(entry)?.term)
+}
+
+fn read(entry: &LogEntry) -> Result<Entry, LogError> {
+    let damaged = |why: EntryError| LogError::Damaged { seq: entry.seq, what: why.to_string() };
+    Entry::decode(&entry.bytes).map(|(read, _)| read).map_err(damaged)
 }
 
 /// Makes sure that the owner of a term reads what this program would enter if it owned the shard after it.
@@ -406,6 +417,9 @@ mod tests {
         assert_eq!(owner(EntryBody::Close), None);
         let damaged = LogEntry { seq: LogSeq(8), bytes: Bytes::from_static(b"x") };
         assert!(matches!(owner_by(&damaged), Err(LogError::Damaged { .. })));
+        assert!(matches!(term_by(&damaged), Err(LogError::Damaged { .. })));
+        let entry = LogEntry { seq: LogSeq(8), bytes: tick().encode().0 };
+        assert_eq!(term_by(&entry).unwrap(), tick().term);
     }
 
     /// A stored entry with its checksum, whatever it says.

@@ -6,10 +6,14 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{CopyParts, CopyRunner};
-use crate::cover::LogCover;
+use crate::{
+    cover::LogCover,
+    volumes::{OtherVolumes, OwnedLog, ScrubbedUpto},
+};
 use contracts::{
     engine::Engine,
     error::StorageError,
@@ -56,7 +60,10 @@ pub struct ShardCopy {
     read_timeout: Duration,
     status: watch::Receiver<CopyStatus>,
     orders: mpsc::Sender<String>,
+    retired: CancellationToken,
     cover: LogCover,
+    scrubbed: ScrubbedUpto,
+    volumes: OtherVolumes,
 }
 
 impl ShardCopy {
@@ -67,21 +74,29 @@ impl ShardCopy {
             CopyStatus { mark: mark.clone(), owned_term: None, has_caught_up: false, is_in_step: false };
         let (shown, status) = watch::channel(status);
         let (orders, received) = mpsc::channel(1);
-        let cover = LogCover::new(parts.log_keep_bytes);
+        let (cover, retired) = (LogCover::new(parts.log_keep_bytes), CancellationToken::new());
+        let scrubbed = ScrubbedUpto::default();
+        let others = parts.names.copies.iter().filter(|pod| **pod != parts.names.pod);
+        let volumes = OtherVolumes::of(others.cloned());
         let copy = Self {
             hot: Arc::clone(&parts.hot),
             names: parts.names.clone(),
             read_timeout: parts.settings.read_timeout_secs.duration(),
             status,
             orders,
+            retired: retired.clone(),
             cover: cover.clone(),
+            scrubbed: scrubbed.clone(),
+            volumes,
         };
         let runner = CopyRunner {
             parts,
             mark,
             shown,
             orders: received,
+            retired,
             cover,
+            scrubbed,
             heard: Instant::now(),
             housekept: Instant::now(),
         };
@@ -121,6 +136,12 @@ impl ShardCopy {
         Some(to)
     }
 
+    /// From now on this copy does not take the shard over, as no request can come to its pod any more. What
+    /// it owns it goes on to own.
+    pub fn retire(&self) {
+        self.retired.cancel();
+    }
+
     /// The copies that rank before this one while it owns the shard, the first of them first: if one of them
     /// keeps up, the shard is better there. None otherwise.
     pub fn better_copies(&self) -> &[String] {
@@ -143,8 +164,25 @@ impl ShardCopy {
         self.cover.size()
     }
 
-    /// How much of the log S3 holds: for the store that is open while this copy owns the shard.
-    pub(crate) fn cover(&self) -> LogCover {
-        self.cover.clone()
+    /// Up to which entry of the log nothing is left in the volume's files of what was erased.
+    pub fn scrubbed(&self) -> LogSeq {
+        self.scrubbed.seq()
+    }
+
+    /// The pods whose volumes may hold what was erased while this copy owns the shard, as far as they have
+    /// said: an erasure waits for them. Whoever asks pods for [`ShardCopy::scrubbed`] asks them about every
+    /// second, and calls [`ShardCopy::note_scrubbed`].
+    pub fn pods_to_scrub(&self) -> Vec<String> {
+        if self.status.borrow().owned_term.is_some() { self.volumes.to_ask() } else { Vec::new() }
+    }
+
+    /// A pod says up to which entry nothing is left in its volume's files of what was erased.
+    pub fn note_scrubbed(&self, pod: &str, upto: LogSeq) {
+        self.volumes.note(pod, upto);
+    }
+
+    /// The log and the other copies: for the store that is open while this copy owns the shard.
+    pub(crate) fn log(&self) -> OwnedLog {
+        OwnedLog { cover: self.cover.clone(), volumes: self.volumes.clone() }
     }
 }

@@ -6,6 +6,7 @@
 //! follows. So safety does not go by time; only how long silence is waited for does, by the process's own.
 //!
 //! A copy whose volume is empty, or lacks what the log has forgotten, is recovered from S3 first: `recover`.
+//! What entries erase is scrubbed from the volume's files beside all of that: `scrub`.
 //!
 //! The engine stays open whoever owns the shard. A [`Store`](crate::Store) is opened on it for as long as
 //! this copy does: [`Store::open_owned`](crate::Store::open_owned).
@@ -18,6 +19,7 @@ mod judge;
 mod owned;
 mod owning;
 mod recover;
+mod scrub;
 mod standing;
 
 use std::{sync::Arc, time::Duration};
@@ -32,7 +34,7 @@ use uuid::Uuid;
 
 pub use self::{
     close::LogAtRest,
-    entry::owner_by,
+    entry::{owner_by, term_by},
     handle::{CopyNames, CopyStatus, ShardCopy},
     standing::{LogStanding, another_log, log_standing, prove_end},
 };
@@ -44,11 +46,13 @@ use self::{
     owned::OwnedTerm,
     owning::{keep_small, keep_ticking},
     recover::CopyRecovery,
+    scrub::CopyScrub,
     standing::until_it_is_there,
 };
 use crate::{
     cover::LogCover,
     settings::{CopySettings, KeepSettings},
+    volumes::ScrubbedUpto,
 };
 use contracts::{
     clock::Clock,
@@ -103,8 +107,12 @@ pub struct CopyRunner {
     shown: watch::Sender<CopyStatus>,
     /// To whom the shard is to be given up.
     orders: mpsc::Receiver<String>,
+    /// Cancelled once this copy takes the shard over no more.
+    retired: CancellationToken,
     /// How much of the log S3 holds.
     cover: LogCover,
+    /// Up to where nothing is left in the volume's files of what was erased.
+    scrubbed: ScrubbedUpto,
     /// Since when the log has been silent while it answered.
     heard: Instant,
     housekept: Instant,
@@ -119,10 +127,17 @@ impl CopyRunner {
     /// `OutcomeUnknown` or `Closed` if the volume cannot be written.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), StorageError> {
         self.parts.hot.set_role(WriterRole::Follows);
+        let scrub = CopyScrub {
+            shard: self.parts.names.shard,
+            hot: Arc::clone(&self.parts.hot),
+            status: self.shown.subscribe(),
+            scrubbed: self.scrubbed.clone(),
+        };
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
             ended = self.take_part() => ended,
+            never = scrub.run() => match never {},
         };
         self.parts.hot.set_role(WriterRole::Follows);
         self.show(false);
@@ -250,7 +265,7 @@ impl CopyRunner {
             silence: self.heard.elapsed(),
             yielded_to: self.mark.yielded_to.as_deref(),
         };
-        takes_over(view, self.parts.settings)
+        !self.retired.is_cancelled() && takes_over(view, self.parts.settings)
     }
 
     /// Applies an entry, if it continues the log.

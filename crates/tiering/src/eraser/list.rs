@@ -8,12 +8,16 @@ use uuid::Uuid;
 use contracts::{
     erasure::{Erasure, ErasureProgress},
     error::StorageError,
+    shared_log::LogSeq,
 };
 
 /// The erasures that are known.
 #[derive(Debug)]
 pub(super) struct ErasureList {
     known: Mutex<BTreeMap<Uuid, ErasureProgress>>,
+    /// Those of whose events the volume and S3 hold nothing any more, where other copies may: the entry of
+    /// the shard's log by which that was so.
+    left_elsewhere: Mutex<BTreeMap<Uuid, LogSeq>>,
     /// How many of those that are done are kept.
     keep: usize,
 }
@@ -21,7 +25,8 @@ pub(super) struct ErasureList {
 impl ErasureList {
     pub(super) fn new(noted: Vec<Erasure>, keep: usize) -> Self {
         let progress = |erasure: Erasure| (erasure.id, ErasureProgress { erasure, trouble: None });
-        Self { known: Mutex::new(noted.into_iter().map(progress).collect()), keep }
+        let known = Mutex::new(noted.into_iter().map(progress).collect());
+        Self { known, left_elsewhere: Mutex::default(), keep }
     }
 
     pub(super) fn get(&self, id: Uuid) -> Option<ErasureProgress> {
@@ -30,6 +35,18 @@ impl ErasureList {
 
     pub(super) fn set(&self, erasure: Erasure, trouble: Option<String>) {
         self.known.lock().insert(erasure.id, ErasureProgress { erasure, trouble });
+    }
+
+    /// Notes that neither the volume nor S3 holds anything any more of what was erased up to this entry of
+    /// the shard's log.
+    pub(super) fn leave_elsewhere(&self, erasure: Erasure, upto: LogSeq) {
+        self.left_elsewhere.lock().insert(erasure.id, upto);
+        self.set(erasure, None);
+    }
+
+    /// The entry by which that was so, if it is.
+    pub(super) fn left_elsewhere(&self, id: Uuid) -> Option<LogSeq> {
+        self.left_elsewhere.lock().get(&id).copied()
     }
 
     /// Notes why one could not be carried out; returns whether that is new.
@@ -84,8 +101,10 @@ impl ErasureList {
     /// Forgets them.
     pub(super) fn forget(&self, ids: &[Uuid]) {
         let mut known = self.known.lock();
+        let mut left_elsewhere = self.left_elsewhere.lock();
         for id in ids {
             known.remove(id);
+            left_elsewhere.remove(id);
         }
     }
 

@@ -11,6 +11,7 @@
 //! the volume when the two are brought together, and is forgotten again.
 
 mod asking;
+mod copies;
 mod list;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -26,9 +27,9 @@ use uuid::Uuid;
 
 pub use self::asking::EraserHandle;
 use self::list::ErasureList;
-use crate::settings::ErasureSettings;
+use crate::{settings::ErasureSettings, volumes::OwnedLog};
 use contracts::{
-    catalog::TableStatus,
+    catalog::{PartitionStatus, TableStatus},
     clock::Clock,
     cold::ColdTier,
     crash,
@@ -51,6 +52,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// How long one flush is waited for.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long other copies and the log are waited for at first: as long as they take where all pods run.
+const COPIES_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks whether the bucket is open by now.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -61,6 +64,8 @@ pub(crate) struct EraserParts {
     pub(crate) hot: Arc<dyn Engine>,
     /// The bucket, if there is one, and what flushes to it.
     pub(crate) cold: Option<(Arc<dyn ColdTier>, Arc<dyn Flush>)>,
+    /// The shard's log and its other copies, where there are some.
+    pub(crate) log: Option<OwnedLog>,
     /// Dates what is done.
     pub(crate) clock: Arc<dyn Clock>,
     /// Tells whether clients' writes may be taken.
@@ -175,6 +180,33 @@ impl Eraser {
         erasure: Erasure,
         listed: impl Future<Output = Result<(), StorageError>>,
     ) -> Result<(), StorageError> {
+        let Some((log, (_, to))) = self.parts.log.as_ref().zip(self.parts.cold.as_ref()) else {
+            let erased = self.erase_here(erasure, listed).await?;
+            return self.note_done(erased).await;
+        };
+        // Other copies may be away for long: what is done here is not done again, and others have their turn.
+        let (erased, upto, patience) = match self.list.left_elsewhere(erasure.id) {
+            Some(upto) => (erasure, upto, Duration::ZERO),
+            None => {
+                let erased = self.erase_here(erasure, listed).await?;
+                let upto = self.parts.hot.mark_of_copy().await?.seq();
+                self.list.leave_elsewhere(erased.clone(), upto);
+                (erased, upto, COPIES_PATIENCE)
+            }
+        };
+        log.holds_nothing(upto, to.as_ref(), patience).await?;
+        self.note_done(erased).await
+    }
+
+    /// Erases from the volume and from S3, where nothing is erased before it is `listed`.
+    ///
+    /// # Errors
+    /// Those of the tiers.
+    async fn erase_here(
+        &self,
+        erasure: Erasure,
+        listed: impl Future<Output = Result<(), StorageError>>,
+    ) -> Result<Erasure, StorageError> {
         // Hot does not wait for S3.
         let (listed, erased) = tokio::join!(listed, self.erase_hot(erasure));
         let mut erasure = erased?;
@@ -192,6 +224,14 @@ impl Eraser {
             (erasure.segments, erasure.objects) =
                 (erasure.segments + done.segments, erasure.objects + done.objects);
         }
+        Ok(erasure)
+    }
+
+    /// Lists an erasure as done, and notes it.
+    ///
+    /// # Errors
+    /// Those of the tiers.
+    async fn note_done(&self, mut erasure: Erasure) -> Result<(), StorageError> {
         erasure.done_ms = Some(self.parts.clock.now_ms());
         erasure.parts.clear();
         if let Some((cold, _)) = &self.parts.cold {
@@ -248,15 +288,16 @@ impl Eraser {
         Ok(erasure)
     }
 
-    /// Overwrites the events that are hot; returns how many segments being written still hold.
+    /// Overwrites the events that are hot, on this volume or on another copy's; returns how many segments
+    /// being written still hold.
     async fn overwrite(&self, erasure: &Erasure) -> Result<usize, StorageError> {
         let tables = self.parts.hot.tables();
         let Some(table) = tables.get(&erasure.table) else { return Ok(0) };
         let mut left = 0;
         for (partition, part) in erasure.partitions() {
-            let hot = hot_of(table, &partition);
+            let readable = readable_of(table, &partition);
             let offsets =
-                part.ranges().map(|range| range.overlap(hot)).flat_map(|range| range.start..range.end);
+                part.ranges().map(|range| range.overlap(readable)).flat_map(|range| range.start..range.end);
             let offsets: Vec<Offset> = offsets.collect();
             for some in offsets.chunks(BATCH_EVENTS) {
                 left += self.parts.hot.erase(partition.clone(), some.to_vec()).await?.len();
@@ -296,17 +337,14 @@ impl Eraser {
         for (partition, key) in keys {
             of.entry(partition).or_default().push(key);
         }
-        if of.is_empty() {
-            return Ok(());
-        }
-        let spans = of.keys().map(|partition| (partition.clone(), OffsetRange::new(0, 0))).collect();
         for (partition, keys) in of {
             for some in keys.chunks(BATCH_EVENTS) {
                 self.parts.hot.forget_payloads(partition.clone(), some.to_vec()).await?;
             }
         }
         crash::point("erase-forgotten");
-        self.parts.hot.scrub(Scrub::Ranges(spans)).await
+        // What an attempt before this one has forgotten, too.
+        self.parts.hot.scrub(Scrub::Noted).await
     }
 }
 
@@ -316,9 +354,14 @@ async fn flush(to: &dyn Flush, table: Option<&TableName>) -> Result<(), StorageE
     flushed.map_err(|error| StorageError::unavailable(Tier::Cold, error))?.map(drop)
 }
 
-/// The offsets of a partition that are hot.
-fn hot_of(table: &TableStatus, partition: &Partition) -> OffsetRange {
-    table.partition(partition.number).map_or(OffsetRange::new(0, 0), |status| status.watermarks.hot())
+/// The offsets of a partition that can be read: another copy may have them in hot where this one has evicted
+/// them.
+fn readable_of(table: &TableStatus, partition: &Partition) -> OffsetRange {
+    let range = |status: &PartitionStatus| {
+        let marks = status.watermarks;
+        OffsetRange::new(marks.earliest, marks.next)
+    };
+    table.partition(partition.number).map_or(OffsetRange::new(0, 0), range)
 }
 
 /// A bucket is configured, and it is not open.

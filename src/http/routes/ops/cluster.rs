@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequestParts, State},
     http::{StatusCode, request::Parts},
 };
-use futures_util::future::{join, join_all};
+use futures_util::future::{join_all, join3};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use utoipa::ToSchema;
@@ -17,6 +17,7 @@ use crate::{
         Cluster, PodsWanted,
         copies::OwnCopy,
         heirs::{Heir, ReadyPods},
+        owners::{Owners, ShardLogStatus},
         pod_name, pod_number,
     },
     http::{
@@ -30,7 +31,10 @@ use crate::{
         state::OpsState,
     },
 };
-use contracts::shared_log::LogSeq;
+use contracts::{
+    error::StorageError,
+    shared_log::{LogSeq, LogSize},
+};
 
 /// A cluster.
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,6 +73,20 @@ pub(crate) struct ShardShown {
     pub owner: Option<String>,
     /// Whether this pod can tell who owns it, or that nobody does.
     pub is_owner_known: bool,
+    /// The last term that has begun in the shard's log; left out where there are no logs, or if nobody says
+    /// it in time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub term: Option<u64>,
+    /// Bytes of the shard's log. Left out as `term`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub log_bytes: Option<u64>,
+    /// The last entry that was trimmed from it, as S3 holds what it says; 0 before the first trim. Left out
+    /// as `term`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub log_trimmed: Option<u64>,
     /// The pods that have it, the one that should own it first.
     pub copies: Vec<String>,
     /// How far each of them has applied the shard's log, in the same order; left out where there are no logs.
@@ -133,11 +151,22 @@ impl CopyShown {
             has_caught_up: status.has_caught_up,
             stopped: copy.stopped().map(str::to_owned),
             log_first: size.map(|size| size.first.0),
-            log_trimmed: size.map(|size| size.first.0.saturating_sub(1)),
+            log_trimmed: size.map(trimmed),
             log_bytes: size.map(|size| size.bytes),
             log_max_bytes: size.map(|size| size.max_bytes),
         }
     }
+}
+
+/// The last entry that was trimmed from a log.
+fn trimmed(size: LogSize) -> u64 {
+    size.first.0.saturating_sub(1)
+}
+
+/// How the logs of all shards are, in their order; none where shards have no logs.
+async fn logs_of(cluster: &Cluster) -> Vec<Option<ShardLogStatus>> {
+    let Some(owners) = cluster.owners.get() else { return Vec::new() };
+    join_all((0..cluster.record.shards).map(|shard| owners.log_of(shard))).await
 }
 
 /// How far the copies of shards are, by pod and shard.
@@ -205,7 +234,8 @@ pub(crate) async fn cluster(
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Json<ClusterShown>, Problem> {
     let cluster = known(&ops)?;
-    let (owners, applied) = join(cluster.owner_of_each(), applied_by_all(&ops, cluster)).await;
+    let asked = join3(cluster.owner_of_each(), applied_by_all(&ops, cluster), logs_of(cluster));
+    let (owners, applied, logs) = asked.await;
     let owned =
         |pod: u32| owners.iter().filter(|owner| matches!(owner, Ok(Some(owner)) if *owner == pod)).count();
     let pods = (0_u32..).zip(&cluster.addresses).map(|(pod, address)| PodShown {
@@ -216,11 +246,15 @@ pub(crate) async fn cluster(
     let shards = (0_u32..).zip(&owners).map(|(shard, owner)| {
         let copies = cluster.copies_of(shard);
         let copy = cluster.owners.get().and_then(|owners| owners.copy_of(shard));
-        let last = copy.and_then(|copy| copy.copy().log_size()).map_or(0, |size| size.last.0);
+        let log = logs.get(shard as usize).copied().flatten();
+        let last = log.map_or(0, |log| log.size.last.0);
         ShardShown {
             shard,
             owner: owner.as_ref().ok().copied().flatten().map(pod_name),
             is_owner_known: owner.is_ok(),
+            term: log.map(|log| log.term),
+            log_bytes: log.map(|log| log.size.bytes),
+            log_trimmed: log.map(|log| trimmed(log.size)),
             copies: copies.iter().map(|pod| pod_name(*pod)).collect(),
             lags: lags((shard, copies), &applied, last),
             copy: copy.map(|copy| CopyShown::of(copy)),
@@ -262,7 +296,7 @@ const MOVE_BYTES: usize = 4096;
 
 /// Have a shard with a log go to another of its pods: `{"to": "zombi-1"}`, or the one nearest the log's end.
 ///
-/// Its owner is asked; `GET /cluster` says who that is, and when it has gone. `to` must be ready.
+/// Any pod passes it on to the owner; the admin port of another pod does not. `to` must be ready.
 #[utoipa::path(
     post,
     path = "/cluster/shards/{shard}/move",
@@ -290,15 +324,28 @@ pub(crate) async fn move_shard(
     };
     let copy = owners.copy_of(shard).filter(|copy| copy.status().owned_term.is_some());
     let Some(copy) = copy else {
-        let owner = owners.owner(shard).await.ok().flatten();
-        let owner = owner.map_or_else(|| "nobody that is known here".to_owned(), pod_name);
-        let detail = format!("the shard is owned by {owner}, and only its owner can yield it");
-        return Err(Problem::new(Code::Moved, detail));
+        return Err(not_here(owners, shard).await);
     };
     let to = pod_name(heir(&ops, (cluster, shard), to.as_deref()).await?.pod);
     copy.copy().hand_over(Some(&to));
     info!(shard, to, "the shard is yielded, as was asked for");
     Ok((StatusCode::ACCEPTED, Json(MoveShown { shard, to })))
+}
+
+/// Why this pod cannot yield a shard that it does not own.
+async fn not_here(owners: &Owners, shard: u32) -> Problem {
+    match owners.owner(shard).await {
+        Ok(Some(owner)) => {
+            let owner = pod_name(owner);
+            let detail = format!("the shard is owned by {owner}, and only its owner can yield it");
+            Problem::new(Code::Moved, detail).not_written()
+        }
+        Ok(None) => Problem::from(StorageError::NoOwner),
+        Err(error) => {
+            let detail = format!("nobody can tell who owns the shard: {error}");
+            Problem::new(Code::LogUnavailable, detail).not_written().retry_after(READY_SOON)
+        }
+    }
 }
 
 /// The pod that a shard of this pod goes to, which must be ready: nobody would own the shard while others

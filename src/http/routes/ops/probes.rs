@@ -128,6 +128,7 @@ pub(crate) async fn readyz(
         && let Some(owners) = ops.cluster.get().and_then(|cluster| cluster.owners.get())
     {
         shards::tell_applied(&mut response, owners.applied());
+        shards::tell_scrubbed(&mut response, owners.scrubbed());
     }
     response
 }

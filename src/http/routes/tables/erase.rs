@@ -74,7 +74,7 @@ pub(crate) struct ErasureAsked<'a> {
 pub(crate) struct ErasureShown {
     /// Its id.
     pub id: String,
-    /// `pending`, `hot_done` once the volume holds nothing of the events, `done` once S3 does not either.
+    /// `pending`, `hot_done` once the volume holds nothing of the events, `done` once nothing else does.
     #[schema(example = "pending")]
     pub status: &'static str,
     /// The table.

@@ -63,16 +63,20 @@ impl BatchLog for Entered {
 pub(super) struct TestCopy {
     pub(super) hot: Arc<RocksHot>,
     writer: task::JoinHandle<Result<(), StorageError>>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl TestCopy {
     pub(super) fn new(role: WriterRole) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap(), role)
+    }
+
+    /// On the volume in a directory, if there is one.
+    fn on(directory: tempfile::TempDir, role: WriterRole) -> Self {
         let parts = HotParts::roomy(directory.path(), WINDOW_MS, SystemClock::shared()).unwrap();
         let (hot, writer) = RocksHot::new(parts, WriterOptions::roomy(WINDOW_MS)).unwrap();
         hot.set_role(role);
-        Self { hot, writer: task::spawn(writer.run()), _directory: directory }
+        Self { hot, writer: task::spawn(writer.run()), directory }
     }
 
     /// Appends an event for each key; those with long keys to partition 1.
@@ -161,6 +165,24 @@ impl TestCopy {
             self.hot.apply(entry).await?;
         }
         Ok(())
+    }
+
+    /// Ends it, and begins again on its volume.
+    pub(super) async fn reopen(self, role: WriterRole) -> Self {
+        let Self { hot, writer, directory } = self;
+        drop(hot);
+        writer.await.unwrap().unwrap();
+        Self::on(directory, role)
+    }
+
+    /// How many of the volume's files hold a text.
+    pub(super) fn holders(&self, text: &str) -> usize {
+        let files = std::fs::read_dir(self.directory.path().join("db")).unwrap();
+        let holds = |path: &std::path::PathBuf| {
+            let text = text.as_bytes();
+            std::fs::read(path).is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text))
+        };
+        files.map(|file| file.unwrap().path()).filter(holds).count()
     }
 
     pub(super) async fn close(self) {
