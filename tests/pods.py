@@ -77,17 +77,22 @@ def log_servers(program):
 def failed(cargo, tests, environment):
     """Runs tests, and shows what they say; the names of those that failed, and of those among them that are undecided."""
     names, undecided, shown = set(), set(), None
+    ended = failures = 0
     with subprocess.Popen([*cargo, "--", "--exact", *tests], env=environment, stdout=subprocess.PIPE, text=True, errors="replace") as run:
         for line in run.stdout:
             print(line, end="", flush=True)
-            if ended := re.match(r"test (\S+) \.\.\. FAILED$", line):
-                names.add(ended[1])
+            if failure := re.match(r"test (\S+) \.\.\. FAILED$", line):
+                names.add(failure[1])
             elif section := re.match(r"---- (\S+) stdout ----$", line):
                 shown = section[1]
             elif line.startswith(UNDECIDED):
                 undecided.add(shown)
-    if run.returncode != 0 and not names:
-        sys.exit(f"the tests could not be run: {run.returncode}")
+            elif result := re.match(r"test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;", line):
+                ended += sum(map(int, result.groups()))
+                failures += int(result[2])
+    # Cargo exits alike for a test that failed and for a run that broke off beside it.
+    if ended != len(tests) or failures != len(names) or (run.returncode != 0) != bool(names):
+        sys.exit(f"the tests could not be run to their end: exit code {run.returncode}, results of {ended} of {len(tests)} tests")
     return names, names & undecided
 
 
