@@ -9,6 +9,7 @@ moments during the ingest, started again, and sent the whole file again: every e
 """
 
 import argparse
+import contextlib
 import glob
 import hashlib
 import http.client
@@ -36,9 +37,11 @@ def main():
         expected = digest(json.loads(line) for line in lines_of(data))
         events = sum(count for count, _ in expected.values())
         say(f"data      {data}: {events:,} events in {len(expected)} partitions; seed {arguments.seed}")
-        s3 = S3(arguments.s3, os.path.join(directory, "bucket"))
-        zombi = Zombi(arguments.zombi, os.path.join(directory, "volume"), s3.endpoint)
-        try:
+        with contextlib.ExitStack() as ends:
+            s3 = S3(arguments.s3, os.path.join(directory, "bucket"))
+            ends.callback(s3.stop)
+            zombi = Zombi(arguments.zombi, os.path.join(directory, "volume"), s3.endpoint)
+            ends.callback(zombi.kill)
             if arguments.kills:
                 ingest_with_kills(zombi, data, events, arguments.kills, rng)
             else:
@@ -53,9 +56,6 @@ def main():
             send_again(zombi, data, min(20_000, events))
             say(f"memory    peak {zombi.peak_rss_mib()} MiB")
             check(zombi.peak_rss_mib() < 512, "peak memory is under 512 MiB")
-        finally:
-            zombi.kill()
-            s3.stop()
     say("all as it should be")
 
 
@@ -176,7 +176,17 @@ class Zombi:
         log = open(self.volume + ".log", "ab")
         begin = log.tell()
         self.process = subprocess.Popen(self.command, stderr=log, stdin=subprocess.DEVNULL, env=self.environment)
-        until = time.monotonic() + (300 if wait else 0)
+        if wait:
+            try:
+                self.wait_until_ready(begin)
+            except BaseException:
+                # Who made it has nothing yet to kill it by.
+                self.kill()
+                raise
+
+    def wait_until_ready(self, begin):
+        """`begin` is where the log of this start begins."""
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             with open(self.volume + ".log", errors="replace") as lines:
                 lines.seek(begin)
@@ -186,7 +196,7 @@ class Zombi:
                 return
             check(self.process.poll() is None, f"zombi starts:\n{text}")
             time.sleep(0.02)
-        check(not wait, "zombi becomes ready")
+        check(False, "zombi becomes ready")
 
     def kill(self):
         with self.lock:

@@ -53,8 +53,9 @@ class OnCall:
         self.old = os.path.join(directory, "old")
         self.asked, self.restored, self.applied, self.job = [], None, {}, (0, "")
         self.token, self.files = identity(binary, directory)
-        self.zombi = self.begin(os.path.join(directory, "volume"))
         self.names = deployed()
+        # Last: what fails before it leaves no process behind.
+        self.zombi = self.begin(os.path.join(directory, "volume"))
 
     def begin(self, volume, **more):
         # Nothing is flushed unasked, so that a page finds what it tells of.
@@ -262,8 +263,8 @@ def identity(binary, directory):
 class Programs:
     """The directory of the programs, for as long as their questions are answered."""
 
-    def __init__(self, directory):
-        self.directory, self.oncall = os.path.join(directory, "bin"), None
+    def __init__(self, directory, oncall):
+        self.directory, self.oncall = os.path.join(directory, "bin"), oncall
         os.mkdir(self.directory)
         socket = os.path.join(directory, "asked")
         for name in ["kubectl", "curl", "zombi", *OTHERS]:

@@ -13,6 +13,7 @@ of tests/requirements.txt.
 
 import argparse
 import concurrent.futures
+import contextlib
 import datetime
 import glob
 import json
@@ -90,12 +91,15 @@ def follow_on(page, name, binaries, directory):
     bucket = os.path.join(directory, "s3")
     for known in ("my-events", "my-backups", "old-bucket", "new-bucket"):
         os.makedirs(os.path.join(bucket, known))
-    server = S3(s3, bucket)
-    programs = Programs(directory)
     settings = {"s3.bucket": "my-events"} | BUCKETS.get(name, {}) | (pods(directory) if name in OF_PODS else {})
-    oncall = OnCall(binary, server, directory, settings)
-    programs.oncall = oncall
-    try:
+    with contextlib.ExitStack() as ends:
+        server = S3(s3, bucket)
+        ends.callback(server.stop)
+        oncall = OnCall(binary, server, directory, settings)
+        ends.callback(oncall.end)
+        # Ends first, so that nothing more is asked of a Zombi that ends.
+        programs = Programs(directory, oncall)
+        ends.callback(programs.end)
         erasure = fill(oncall)
         prepare(name, oncall)
         words = placeholders(oncall, erasure, directory)
@@ -104,10 +108,6 @@ def follow_on(page, name, binaries, directory):
             after(name, oncall, script)
         page.look(name, oncall.metrics() if oncall.zombi.process.poll() is None else "")
         judge(name, oncall)
-    finally:
-        oncall.end()
-        server.stop()
-        programs.end()
     return oncall.asked
 
 
