@@ -248,9 +248,16 @@ class S3:
     """The small S3 server of the tests; it writes its objects into a directory too."""
 
     def __init__(self, binary, directory):
-        self.directory = directory
-        self.process = subprocess.Popen([binary, "127.0.0.1:0", directory], stdout=subprocess.PIPE, text=True)
+        self.command, self.directory = [binary, "127.0.0.1:0", directory], directory
+        self.start()
+
+    def start(self):
+        """With what is in its directory, on a port of its own: another one at each start."""
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
         self.endpoint = self.process.stdout.readline().strip()
+        if not self.endpoint:
+            self.stop()
+            check(False, "S3 starts")
 
     def segments(self):
         return sorted(glob.glob(os.path.join(self.directory, "demo", "segments", "**", "*.zst"), recursive=True))
