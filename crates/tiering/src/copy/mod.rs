@@ -40,7 +40,7 @@ pub use self::{
 };
 use self::{
     close::closed,
-    decide::{FollowerView, takes_over},
+    decide::{FollowerView, is_next, takes_over},
     entry::{Entry, EntryBody},
     judge::{LOG, judge},
     owned::OwnedTerm,
@@ -193,13 +193,13 @@ impl CopyRunner {
         self.heard = Instant::now();
         loop {
             self.keep_house().await?;
-            let is_next = self.mark.yielded_to.as_deref() == Some(self.parts.names.pod.as_str());
-            let wait = if is_next { Duration::ZERO } else { LOOK.min(self.parts.settings.tick()) };
+            let look = LOOK.min(self.parts.settings.tick());
+            let wait = if is_next(self.view()) { Duration::ZERO } else { look };
             let end = self.end_to_reach().await;
             match self.parts.log.read(self.mark.seq().next(), READ_BYTES, wait).await {
                 Ok(entries) if entries.is_empty() => {
                     self.note_step(true);
-                    if self.takes_over() {
+                    if takes_over(self.view(), self.parts.settings) {
                         if let Some(owned) = self.take_over().await? {
                             return Ok(owned);
                         }
@@ -256,16 +256,17 @@ impl CopyRunner {
         });
     }
 
-    fn takes_over(&self) -> bool {
+    /// What it goes by to take over.
+    fn view(&self) -> FollowerView<'_> {
         let CopyNames { pod, copies, .. } = &self.parts.names;
         let rank = copies.iter().position(|copy| copy == pod).unwrap_or(copies.len());
-        let view = FollowerView {
+        FollowerView {
             pod,
             rank: u32::try_from(rank).unwrap_or(u32::MAX),
             silence: self.heard.elapsed(),
             yielded_to: self.mark.yielded_to.as_deref(),
-        };
-        !self.retired.is_cancelled() && takes_over(view, self.parts.settings)
+            is_retired: self.retired.is_cancelled(),
+        }
     }
 
     /// Applies an entry, if it continues the log.
@@ -329,12 +330,15 @@ impl CopyRunner {
         info!(shard, term = self.mark.term, "this copy owns the shard");
         while self.orders.try_recv().is_ok() {} // for a term that has ended
         self.show(true);
+        // Taken over while it was retired: nobody else tells it any more.
+        let at_once = if self.retired.is_cancelled() { self.parts.names.first_other() } else { None };
+        let at_once = at_once.cloned();
         let Self { parts, orders, cover, shown, .. } = self;
         let ended = tokio::select! {
             () = owned.lost() => Ok(()),
             ended = keep_ticking(parts, owned, shown) => ended,
             never = keep_small(parts, owned, cover) => match never {},
-            Some(to) = orders.recv() => match owned.give_up(parts.clock.now_ms(), to).await {
+            Some(to) = next_order(at_once, orders) => match owned.give_up(parts.clock.now_ms(), to).await {
                 Err(error @ StorageError::OutcomeUnknown { .. }) => Err(error),
                 _ => Ok(()),
             },
@@ -383,6 +387,11 @@ impl CopyRunner {
             status.is_in_step |= owns;
         });
     }
+}
+
+/// The pod that the shard is to be given up to: this one at once, or as somebody orders.
+async fn next_order(at_once: Option<String>, orders: &mut mpsc::Receiver<String>) -> Option<String> {
+    if at_once.is_some() { at_once } else { orders.recv().await }
 }
 
 /// Why a copy cannot follow a log that was begun anew since it was opened.
