@@ -2,7 +2,9 @@
 //! first, and what others have entered is applied.
 //!
 //! The order of a change is: decided by the owner's writer, in the log, on this volume, visible to readers,
-//! answered. The engine knows nothing of terms: [`BatchLog`] does, and says where each entry stands.
+//! answered. An answer that changes nothing and goes by what is stored waits for an entry too: a refusal, or
+//! that all events of an append are known. Another copy may own the shard by then, and have stored something
+//! else. The engine knows nothing of terms: [`BatchLog`] does, and says where each entry stands.
 
 use std::sync::Arc;
 

@@ -199,7 +199,8 @@ pub(super) fn partition() -> Partition {
     Partition::new(name("t"), 0)
 }
 
-fn event(key: &str) -> Event {
+/// An event with a key, which is its payload.
+pub(super) fn event(key: &str) -> Event {
     Event {
         payload: Payload::text(key),
         timestamp_ms: 7,
