@@ -143,7 +143,7 @@ pub trait BatchLog: std::fmt::Debug + Send + Sync {
     /// `Demoted`, `LogUnavailable` or `Overloaded`, with nothing written.
     fn check(&self) -> Result<(), StorageError>;
 
-    /// Waits until a client's write that was taken now has waited for long enough.
+    /// Waits until a write that was taken now, and that has no end of its own, has waited for long enough.
     async fn out_of_patience(&self);
 }
 
@@ -172,7 +172,7 @@ impl WriterRole {
         }
     }
 
-    /// Waits for the answer to a client's write, but with a log no longer than is allowed.
+    /// Waits for the answer to a write, but with a log no longer than a client's may take.
     ///
     /// # Errors
     /// Those of the answer; `LogUnavailable` if it did not come in time, and may be written later.

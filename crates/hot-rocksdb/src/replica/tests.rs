@@ -4,9 +4,10 @@ mod copy;
 mod erased;
 mod steps;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use self::copy::{Entered, TestCopy, event, name, partition, segment};
 use contracts::{
@@ -15,7 +16,7 @@ use contracts::{
     consumers::{Commit, ConsumerStorage},
     engine::Engine,
     erasure::HotErase,
-    error::StorageError,
+    error::{StorageError, Tier},
     event::Event,
     flush_ledger::{FlushLedger, HotKeep},
     name::{GroupName, Partition},
@@ -182,6 +183,24 @@ async fn a_refusal_among_changes_is_no_entry_of_its_own_and_goes_where_they_go()
     *log.refuses.lock() = Some(StorageError::Demoted);
     let (appended, refused) = tokio::join!(owner.append("t", &["c"]), owner.hot.delete_table(name("none")));
     assert!(matches!((appended, refused), (Err(StorageError::Demoted), Err(StorageError::Demoted))));
+    owner.close().await;
+}
+
+#[tokio::test]
+async fn who_fixes_bounds_waits_no_longer_than_a_client_and_the_first_ones_stay() {
+    let log = Arc::new(Entered::default());
+    let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+    owner.append("t", &["a", "b"]).await.unwrap();
+    log.is_silent.send_replace(true);
+    let first = owner.hot.intend(vec![segment(0, 1)], u64::MAX);
+    let first = timeout(Duration::from_secs(60), first).await.expect("it ends");
+    assert!(matches!(first, Err(StorageError::LogUnavailable { may_be_written: true })), "{first:?}");
+    log.is_silent.send_replace(false);
+    let second = owner.hot.intend(vec![segment(0, 2)], u64::MAX).await;
+    assert!(matches!(second, Err(StorageError::Unavailable { tier: Tier::Hot, .. })), "{second:?}");
+    let table = owner.hot.table(&name("t")).unwrap();
+    assert_eq!(table.partitions[0].intent, Some(segment(0, 1).1), "it was entered later");
+    owner.hot.intend(vec![segment(0, 1)], u64::MAX).await.unwrap();
     owner.close().await;
 }
 
