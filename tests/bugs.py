@@ -82,6 +82,8 @@ CAUGHT_BY = {
     "read_without_a_confirm": "sim of_three_copies",
     "refused_by_a_former_owner": "lib replica::",
     "missing_at_a_former_owner": "lib shards::store::",
+    "list_without_a_confirm": "lib shards::gather::",
+    "flushed_at_a_former_owner": "lib flush_all::",
     "bounds_fixed_twice": "lib replica::",
     "taken_is_ours": "sim of_three_copies",
     "appended_behind_anything": "lib nats::publish::",
