@@ -260,7 +260,12 @@ impl FlushLedger for RocksHot {
         intents: Vec<(Partition, FlushIntent)>,
         erasures: u64,
     ) -> Result<(), StorageError> {
-        self.ask(|reply| Request::Intend { intents, erasures, reply }).await
+        let role = self.role.get();
+        // A log that is nearly full is no reason: this is what makes room in it.
+        if let Err(silent @ StorageError::LogUnavailable { .. }) = role.check() {
+            return Err(silent);
+        }
+        role.within_patience(self.ask(|reply| Request::Intend { intents, erasures, reply })).await
     }
 
     async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
