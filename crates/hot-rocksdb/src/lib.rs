@@ -40,7 +40,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, mpsc},
     task,
 };
 
@@ -50,7 +50,7 @@ use self::{
     keys::TableId,
     notes::WriterNotes,
     options::OpenOptions,
-    request::{OpenVolume, Request, WriterOptions, WriterReply},
+    request::{OpenVolume, Request, WriterOptions, WriterReply, ask},
     rocksdb::Db,
     settings::{DiskSettings, HotSettings, KeySettings, NewTableSettings},
     writer::{Guards, Writer},
@@ -206,16 +206,6 @@ impl RocksHot {
 fn table_id(catalog: &SharedCatalog, table: &TableName) -> Result<TableId, StorageError> {
     let id = catalog.read().visible(table).map(|table| table.head.id);
     id.ok_or_else(|| StorageError::UnknownTable(table.clone()))
-}
-
-/// Sends a request to the writer and waits for its answer. Unlike an append, it waits for room in the queue.
-async fn ask<T>(
-    writer: &mpsc::Sender<Request>,
-    request: impl FnOnce(WriterReply<T>) -> Request,
-) -> Result<T, StorageError> {
-    let (reply, answer) = oneshot::channel();
-    writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
-    answer.await.map_err(|_| StorageError::Closed)?
 }
 
 #[async_trait]

@@ -20,7 +20,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{PODS, SOON, World, begin, flush_all, pod::Pod};
+use super::{PODS, SOON, World, begin, each_seed, flush_all, pod::Pod};
 use crate::{
     numbered::{event, query_from},
     run,
@@ -150,10 +150,7 @@ fn erase_with_a_copy_away(seed: u64) {
 
 #[test]
 fn an_erasure_is_done_once_a_copy_that_was_away_holds_nothing_either() {
-    for seed in 0..20 {
-        let simulated = std::panic::catch_unwind(|| erase_with_a_copy_away(seed));
-        assert!(simulated.is_ok(), "seed {seed}");
-    }
+    each_seed(0..20, erase_with_a_copy_away);
 }
 
 /// A copy that is away has owned the shard before, and its put of a segment is applied when that was written
@@ -256,8 +253,5 @@ fn erase_what_only_a_follower_has_in_hot(seed: u64) {
 
 #[test]
 fn what_only_a_copy_that_follows_has_in_hot_is_erased_there_too() {
-    for seed in 0..5 {
-        let simulated = std::panic::catch_unwind(|| erase_what_only_a_follower_has_in_hot(seed));
-        assert!(simulated.is_ok(), "seed {seed}");
-    }
+    each_seed(0..5, erase_what_only_a_follower_has_in_hot);
 }
