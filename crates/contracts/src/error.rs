@@ -308,7 +308,8 @@ impl StorageError {
         matches!(self, Self::Unavailable { .. } | Self::Overloaded { .. } | Self::Denied { .. })
     }
 
-    /// Whether it refuses a request by what is stored. Of a shard with a log only its owner knows what that is.
+    /// Whether it refuses a request by what is stored. Of a shard with a log only its owner knows what that
+    /// is.
     pub fn is_by_what_is_stored(&self) -> bool {
         match self {
             Self::OffsetMismatch { .. }

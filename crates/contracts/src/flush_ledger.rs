@@ -47,8 +47,8 @@ pub trait FlushLedger: Send + Sync {
     /// # Errors
     /// `Unavailable` if events were erased since the scan, or a partition's next segment has other bounds by
     /// now: scan again, within those. `Expired` if one begins below its partition's earliest offset;
-    /// `LogUnavailable` if a shard's log does not answer, or not in time: then they may be fixed later all the
-    /// same. `OutcomeUnknown` or `Closed`.
+    /// `LogUnavailable` if a shard's log does not answer, or not in time: then they may be fixed later all
+    /// the same. `OutcomeUnknown` or `Closed`.
     async fn intend(&self, intents: Vec<(Partition, FlushIntent)>, erasures: u64)
     -> Result<(), StorageError>;
 

@@ -183,8 +183,9 @@ impl ShardHandlers {
     }
 
     /// The answer of the one at a place, which there is. What is only read is answered once it is known that
-    /// this copy still owned the shard when it was asked. What is changed is entered in the shard's log, which
-    /// shows that, and so is what the writer refuses; a refusal that a handler finds by itself is no entry.
+    /// this copy still owned the shard when it was asked. What is changed is entered in the shard's log,
+    /// which shows that, and so is what the writer refuses; a refusal that a handler finds by itself is no
+    /// entry.
     pub(super) async fn answer(&self, place: usize, request: Request) -> Response {
         let handler = match self {
             Self::Bound(here) => return here[place](request).await,

@@ -257,8 +257,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Keeps the answer until the batch is written; a refusal does not wait for that. With a log both wait
-    /// where a client is told what is stored, which another owner may have changed: then the batch is entered,
-    /// even if it changes nothing.
+    /// where a client is told what is stored, which another owner may have changed: then the batch is
+    /// entered, even if it changes nothing.
     fn answer<T: Send + 'static>(
         &mut self,
         staged: Result<T, StorageError>,
