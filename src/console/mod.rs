@@ -25,7 +25,7 @@ use self::{
 };
 use crate::{
     auth::verb::Verb,
-    http::{self, RouteTable, pages::PageApi, state::AppState},
+    http::{self, RouteTable, state::AppState},
 };
 
 /// Pages that are made at once: each may hold an answer of the API.
@@ -39,7 +39,7 @@ pub(crate) fn routes(state: &AppState, settings: ConsoleSettings, has_tls: bool)
     }
     let console = Console {
         state: Arc::clone(state),
-        api: PageApi::new(state),
+        api: http::api_of_pages(state),
         settings,
         has_tls,
         places: Semaphore::new(PAGES_AT_ONCE),
