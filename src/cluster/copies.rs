@@ -6,7 +6,7 @@ use std::{sync::OnceLock, time::Duration};
 use parking_lot::Mutex;
 use tiering::{CopyStatus, ShardCopy};
 
-use super::pod_number;
+use super::pods::pod_number;
 
 /// A copy of a shard.
 pub(crate) struct OwnCopy {

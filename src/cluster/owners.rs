@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     copies::{self, CopyOwner, LOOK_AGAIN, LogServers, OwnCopy},
-    pod_number,
+    pods::pod_number,
 };
 use contracts::shared_log::{LogError, LogSeq, LogSize, SharedLog};
 
