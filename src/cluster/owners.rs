@@ -165,6 +165,18 @@ impl Owners {
         }
     }
 
+    /// The same for who only looks, or waits. What a log has said before is believed no longer than a tick: no
+    /// pod corrects it, as one does that is asked for what it does not own.
+    ///
+    /// # Errors
+    /// As [`Self::owner`].
+    pub(crate) async fn owner_now(&self, shard: u32) -> Result<Option<u32>, LogError> {
+        match self.told.get(shard as usize) {
+            Some(told) if self.owner_by_copy(shard).is_none() => self.asker.ask(shard, told).await,
+            _ => self.owner(shard).await,
+        }
+    }
+
     /// Asks a log while somebody goes by what it has said before, unless that is done already.
     fn ask_beside(&self, shard: u32, told: &Arc<ToldOwner>) {
         let mut beside = self.beside.lock();
@@ -395,6 +407,18 @@ mod tests {
         advance(Duration::from_millis(1)).await;
         task::yield_now().await;
         assert_eq!(logs.asked.load(Relaxed), 2, "it is asked beside, once at a time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_only_looks_is_told_of_no_former_owner() {
+        let logs = Arc::new(SilentLogs::default());
+        let owners = owners(&logs);
+        *owners.told[1].last.lock() = Some(LastWord { asked: Instant::now(), owner: Ok(Some(2)) });
+        assert_eq!(owners.owner_now(1).await.unwrap(), Some(2), "the log has just said it");
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(owners.owner_now(1).await.unwrap(), None);
+        assert_eq!(logs.asked.load(Relaxed), 1);
+        assert_eq!(owners.owner_now(2).await.unwrap(), None, "there is no such shard");
     }
 
     #[tokio::test(start_paused = true)]
