@@ -83,6 +83,7 @@ CAUGHT_BY = {
     "refused_by_a_former_owner": "lib replica::",
     "missing_at_a_former_owner": "lib shards::store::",
     "list_without_a_confirm": "lib shards::gather::",
+    "dead_owner_named": "lib cluster::owners::",
     "flushed_at_a_former_owner": "lib flush_all::",
     "bounds_fixed_twice": "lib replica::",
     "taken_is_ours": "sim of_three_copies",
