@@ -84,6 +84,8 @@ CAUGHT_BY = {
     "missing_at_a_former_owner": "lib shards::store::",
     "list_without_a_confirm": "lib shards::gather::",
     "dead_owner_named": "lib cluster::owners::",
+    "frozen_owner_waited_for": "lib shards::left::",
+    "lost_write_sent_again": "lib shards::left::",
     "flushed_at_a_former_owner": "lib flush_all::",
     "bounds_fixed_twice": "lib replica::",
     "taken_is_ours": "sim of_three_copies",

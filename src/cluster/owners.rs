@@ -330,7 +330,7 @@ impl ToldOwner {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{
         future::pending,
         sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -402,7 +402,7 @@ mod tests {
     }
 
     /// The log of a copy, for every shard.
-    struct LogOfCopy(MemoryLog);
+    pub(crate) struct LogOfCopy(pub(crate) MemoryLog);
 
     #[async_trait]
     impl ShardLogs for LogOfCopy {
