@@ -62,7 +62,7 @@ struct OwnerAsker {
     fresh_for: Duration,
     /// How long a log may take to say it.
     patience: Duration,
-    /// How long the last entry about ownership stays the last one where its pod is alive, or another follows it.
+    /// How long the last entry about ownership stays the last one where its pod lives, or another follows it.
     silence: Duration,
 }
 
@@ -106,7 +106,7 @@ pub(crate) struct OwnersParts {
     pub(crate) fresh_for: Duration,
     /// How long a log may take to say it.
     pub(crate) patience: Duration,
-    /// How long an owner that has ended says nothing in its log until any other copy has taken the shard over.
+    /// How long an owner that has ended says nothing in its log until another copy has taken the shard over.
     pub(crate) silence: Duration,
 }
 

@@ -312,8 +312,8 @@ impl ShardedRoute {
         Box::pin(self.relay(&head, (answered, shard), waits)).await
     }
 
-    /// Another pod's answer about a shard as this one's. A refusal is read whole at once: what the client still
-    /// has to send is read by nobody there.
+    /// Another pod's answer about a shard as this one's. A refusal is read whole at once: what the client
+    /// still has to send is read by nobody there.
     async fn relay(
         &self,
         head: &PassedHead,
