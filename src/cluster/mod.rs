@@ -90,11 +90,11 @@ impl Cluster {
         self.addresses.get(pod as usize).map(String::as_str)
     }
 
-    /// The pod that owns each shard, in their order: `None` where nobody does, and why nobody can tell.
+    /// The pod that owns each shard now, in their order: `None` where nobody does, and why nobody can tell.
     pub(crate) async fn owner_of_each(&self) -> Vec<Result<Option<u32>, LogError>> {
         let shards = 0..self.record.shards;
         match self.owners.get() {
-            Some(owners) => join_all(shards.map(|shard| owners.owner(shard))).await,
+            Some(owners) => join_all(shards.map(|shard| owners.owner_now(shard))).await,
             None if self.has_logs() => shards.map(|_| Err(not_open())).collect(),
             None => shards.map(|shard| Ok(Some(self.first_of(shard)))).collect(),
         }

@@ -360,6 +360,7 @@ mod tests {
             copies: vec![Arc::clone(&owned.copy)],
             fresh_for: Duration::from_secs(1),
             patience: Duration::from_secs(2),
+            silence: Duration::from_secs(6),
         })));
         let client = PodClient::new(&settings, &TlsSettings::default()).unwrap();
         let parts = ShardParts {
