@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub(crate) use self::load::{Author, links};
+pub(crate) use self::load::{Author, links, refuse_lost_chain};
 pub use self::load::{Found, follow, load, load_upto, read};
 use super::{
     links::Links,

@@ -47,17 +47,8 @@ pub async fn load_upto(objects: &dyn ObjectPlace, upto: Option<u64>) -> Result<F
     let mut links = links(objects).await?;
     links.end_with(upto.unwrap_or(u64::MAX));
     let Some(last) = links.last() else {
-        refuse_clusters(objects).await?;
-        return match first_segment(objects).await? {
-            None => Ok(Found::default()),
-            // A new chain would start again at offset 0, and give the offsets of these segments a second
-            // time.
-            Some(key) => Err(StorageError::Refused(format!(
-                "there are segments below this prefix (such as {key}) but no manifest: the manifests were \
-                 deleted, or never copied. This is not a new store. Restore the objects below manifests/, \
-                 or make them anew from the segments: zombi manifest rebuild. Nothing was changed"
-            ))),
-        };
+        refuse_lost_chain(objects).await?;
+        return Ok(Found::default());
     };
     let mut last = read(objects, last).await?;
     // A link without its checkpoint: the bucket was emptied under a writer, which then put one more link.
@@ -125,6 +116,23 @@ async fn first_segment(objects: &dyn ObjectPlace) -> Result<Option<String>, Stor
     // Only the first start of a shard comes here.
     let mut keys = objects.listed(names::SEGMENTS).await?.into_iter().map(|object| object.key);
     Ok(keys.find(|key| names::parse(key).is_some_and(|found| objects.owns(&found.partition.table))))
+}
+
+/// Refuses what has no manifests and is no new store all the same.
+///
+/// # Errors
+/// `Refused` if it is a cluster's, or has segments; those of the place.
+pub(crate) async fn refuse_lost_chain(objects: &dyn ObjectPlace) -> Result<(), StorageError> {
+    refuse_clusters(objects).await?;
+    match first_segment(objects).await? {
+        None => Ok(()),
+        // A new chain would start again at offset 0, and give the offsets of these segments a second time.
+        Some(key) => Err(StorageError::Refused(format!(
+            "there are segments below this prefix (such as {key}) but no manifest: the manifests were \
+             deleted, or never copied. This is not a new store. Restore the objects below manifests/, or make \
+             them anew from the segments: zombi manifest rebuild. Nothing was changed"
+        ))),
+    }
 }
 
 /// Refuses a prefix without manifests that is a cluster's: what seems to be an empty store is not one.

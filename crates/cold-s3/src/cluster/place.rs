@@ -42,10 +42,11 @@ impl<'a> ShardPlace<'a> {
     ) -> Result<Vec<Self>, StorageError> {
         let mut begun = Vec::new();
         for shard in Self::all(whole, record) {
-            // One that has lost its manifests is refused by `load`, not passed over without a word.
-            let has_links = chain::links(&shard).await?.last().is_some();
-            if has_links || Box::pin(chain::load(&shard)).await?.last.is_some() {
+            if chain::links(&shard).await?.last().is_some() {
                 begun.push(shard);
+            } else {
+                // One that has lost its manifests is not passed over without a word.
+                chain::refuse_lost_chain(&shard).await?;
             }
         }
         if begun.is_empty() {
