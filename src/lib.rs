@@ -15,6 +15,7 @@ mod first_bytes;
 pub mod http;
 mod inspect;
 pub mod net;
+mod pem;
 mod prometheus;
 pub mod proto;
 mod revision;

@@ -16,11 +16,14 @@ use hyper_util::{
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer},
 };
 
 use super::settings::ClusterSettings;
-use crate::net::tls::settings::{ClientAuth, TlsSettings};
+use crate::{
+    net::tls::settings::{ClientAuth, TlsSettings},
+    pem,
+};
 
 /// How long a pod may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -146,7 +149,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
     for certificate in certificates(path).map_err(named)? {
         roots.add(certificate).map_err(|error| named(error.to_string()))?;
     }
-    if roots.is_empty() { Err(named("it holds no certificate".to_owned())) } else { Ok(roots) }
+    Ok(roots)
 }
 
 /// The certificate that this pod shows to the others, where they ask for one.
@@ -159,47 +162,11 @@ fn own_certificate(
     };
     let named = |path: &Path, why: String| format!("{}: {why}", path.display());
     let chain_of = certificates(chain).map_err(|why| named(chain, why))?;
-    let pem = std::fs::read(key).map_err(|error| named(key, error.to_string()))?;
-    let no_key = |_| named(key, "there is no private key in it, as PEM and without a passphrase".to_owned());
-    Ok(Some((chain_of, PrivateKeyDer::from_pem_slice(&pem).map_err(no_key)?)))
+    let key_of = pem::read(key).and_then(|bytes| Ok(pem::private_key(&bytes)?));
+    Ok(Some((chain_of, key_of.map_err(|why| named(key, why))?)))
 }
 
-/// What the parser says of a file may quote it, and a key that is in the wrong one must not get into a log.
+/// The certificates in a file.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
-    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>();
-    found.map_err(|_| "what is in it is not PEM throughout".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_mistake_in_a_file_quotes_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            Some(path)
-        };
-        // Its line breaks were lost on the way.
-        let key = "-----BEGIN PRIVATE KEY-----SECRET";
-        let (empty, broken) = (write("empty.pem", ""), write("broken.pem", key));
-        for (cert_file, key_file) in [(&empty, &broken), (&broken, &empty)] {
-            let (cert_file, key_file) = (cert_file.clone(), key_file.clone());
-            let tls = TlsSettings {
-                cert_file,
-                key_file,
-                client_auth: ClientAuth::Required,
-                ..TlsSettings::default()
-            };
-            let said = own_certificate(&tls).unwrap_err();
-            // The parser shows bytes as numbers.
-            assert!(
-                said.contains("broken.pem") && !said.contains("SECRET") && !said.contains("83, 69"),
-                "{said}"
-            );
-        }
-    }
+    Ok(pem::certificates(&pem::read(path)?)?)
 }

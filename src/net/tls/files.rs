@@ -10,17 +10,15 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
 use super::{
     TlsError,
     settings::{ClientAuth, TlsSettings},
 };
-use crate::first_bytes::first_bytes;
+use crate::pem;
 
-/// The most that one file may have, in bytes: a bundle of every public authority has less.
-const MOST_BYTES: usize = 1 << 20;
 /// What is spoken over TLS, the preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -148,8 +146,7 @@ impl TlsFiles {
 
 impl TlsFile {
     fn read(setting: &'static str, path: &Path) -> Self {
-        let contents = contents(path);
-        Self { setting, path: path.to_owned(), contents }
+        Self { setting, path: path.to_owned(), contents: pem::read(path) }
     }
 
     fn bytes(&self) -> Result<&[u8], TlsError> {
@@ -157,52 +154,14 @@ impl TlsFile {
     }
 
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(self.bytes()?).collect();
-        match found {
-            Ok(found) if found.is_empty() => Err(self.refused("there is no certificate in it, as PEM")),
-            Ok(found) => Ok(found),
-            // A key may be in it too, or instead.
-            Err(_) => Err(self.refused("what is in it is not PEM throughout")),
-        }
+        pem::certificates(self.bytes()?).map_err(|why| self.refused(why))
     }
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
-        // What the parser says may quote the file, and that must not get into a log.
-        PrivateKeyDer::from_pem_slice(self.bytes()?)
-            .map_err(|_| self.refused("there is no private key in it, as PEM and without a passphrase"))
+        pem::private_key(self.bytes()?).map_err(|why| self.refused(why))
     }
 
     fn refused(&self, why: impl Into<String>) -> TlsError {
         TlsError::File { setting: self.setting, path: self.path.clone(), why: why.into() }
-    }
-}
-
-/// Reads a file, whatever links lead to it.
-fn contents(path: &Path) -> Result<Vec<u8>, String> {
-    let contents = first_bytes(path, MOST_BYTES + 1).map_err(|error| error.to_string())?;
-    if contents.len() > MOST_BYTES {
-        return Err(format!("it has more than {MOST_BYTES} bytes"));
-    }
-    Ok(contents)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_mistake_in_a_file_quotes_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("broken.pem");
-        // Its line breaks were lost on the way.
-        std::fs::write(&path, "-----BEGIN PRIVATE KEY-----SECRET").unwrap();
-        let (cert, key, client_ca) = (path.clone(), path.clone(), Some(path));
-        let faults = TlsFiles::read(&TlsPaths { cert, key, client_ca, lets_in_without: false }).faults();
-        assert_eq!(faults.len(), 3, "{faults:?}");
-        for fault in faults {
-            let said = format!("{fault} {fault:?}");
-            // The parser shows bytes as numbers.
-            assert!(!said.contains("SECRET") && !said.contains("83, 69"), "{said}");
-        }
     }
 }
