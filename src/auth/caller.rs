@@ -308,6 +308,11 @@ impl Caller {
         }
     }
 
+    /// Whether there is an end to wait for: not where the caller is not known.
+    pub(crate) fn can_end(&self) -> bool {
+        self.known().is_some()
+    }
+
     /// Waits until a long answer must end; for ever where the caller is not known.
     pub(crate) async fn ended(&self) -> CallerEnd {
         match self.known() {

@@ -1,7 +1,7 @@
 //! Receives request bodies within limits: on their size, on their pace, and on the memory that they take
 //! together.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    callers_right::CallersRight,
     code::Code,
     coding::{Coding, DecodeStep, Decoder},
     connection::{Connection, CountGuard},
@@ -79,7 +80,7 @@ impl Incoming {
     pub(super) fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> BodyPieces {
         let mut pieces = self.at_pace(Pace::of_stream(limits), budget, STREAM_BYTES);
         // At once: a stream that is never waited for is not for ever either.
-        pieces.given_up = Some(given_up_with(&pieces.caller));
+        pieces.right.watch();
         pieces
     }
 
@@ -124,8 +125,7 @@ impl Incoming {
             ready: None,
             sent: 0,
             coming: Some(self.connection.body()),
-            caller: self.caller,
-            given_up: None,
+            right: CallersRight::of(self.caller),
             held: self.held,
             most_held,
             not_before: None,
@@ -153,20 +153,6 @@ const FIRST_BYTES: usize = 256 << 10;
 /// The length that the head declares.
 fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Ready when a request is to be given up, as its caller's right has ended long before.
-pub(super) type GivenUpFuture = Pin<Box<dyn Future<Output = CallerEnd> + Send>>;
-
-/// Waits for the end of a caller's right, and then for as long as what has begun may take.
-pub(super) fn given_up_with(caller: &Caller) -> GivenUpFuture {
-    let caller = caller.clone();
-    Box::pin(async move { caller.given_up().await })
-}
-
-/// The same, from the first time on that it is asked for: that takes a timer, and most bodies are there.
-async fn until_given_up(given_up: &mut Option<GivenUpFuture>, caller: &Caller) -> CallerEnd {
-    given_up.get_or_insert_with(|| given_up_with(caller)).as_mut().await
 }
 
 /// A body is not taken any further. Whoever works on it knows what of it is written; the rest is not.
@@ -198,9 +184,8 @@ pub(super) struct BodyPieces {
     sent: usize,
     /// Marks the connection while the client has something to send.
     coming: Option<CountGuard>,
-    caller: Caller,
-    /// The end of that caller's right, once somebody looks for it.
-    given_up: Option<GivenUpFuture>,
+    /// By which it is sent.
+    right: CallersRight,
     held: Option<QuotaHold>,
     most_held: usize,
     /// When more is read of a caller that is over its quota of bytes a second, and how long that was to wait.
@@ -281,7 +266,7 @@ impl BodyPieces {
                 biased;
                 () = sleep_until(not_before) => {}
                 () = self.share.given_up().cancelled() => return Err(others_need_it()),
-                end = until_given_up(&mut self.given_up, &self.caller) => return Err(right_ended(end)),
+                end = self.right.ended() => return Err(right_ended(end)),
             }
             self.not_before = None;
             self.pace.paused(pause);
@@ -290,7 +275,7 @@ impl BodyPieces {
             self.coming = None;
             return Ok(None);
         };
-        if let Some(end) = self.given_up.as_mut().and_then(|given_up| given_up.as_mut().now_or_never()) {
+        if let Some(end) = self.right.has_ended() {
             return Err(right_ended(end));
         }
         let piece = match body.next().now_or_never() {
@@ -299,7 +284,7 @@ impl BodyPieces {
                 biased;
                 piece = body.next() => piece,
                 () = self.share.given_up().cancelled() => return Err(others_need_it()),
-                end = until_given_up(&mut self.given_up, &self.caller) => return Err(right_ended(end)),
+                end = self.right.ended() => return Err(right_ended(end)),
                 () = sleep_until(self.pace.until()) => {
                     return Err(Problem::new(Code::Timeout, self.pace.too_slow()));
                 }
@@ -312,7 +297,8 @@ impl BodyPieces {
             Some(piece) => {
                 self.pace.received(piece.len());
                 self.sent += piece.len();
-                let wait = self.caller.usage().map(|usage| usage.pace_write(piece.len() as u64));
+                let usage = self.right.caller().usage();
+                let wait = usage.map(|usage| usage.pace_write(piece.len() as u64));
                 let wait = wait.filter(|wait| !wait.is_zero());
                 self.not_before = wait.map(|wait| (Instant::now() + wait, wait));
             }

@@ -8,6 +8,7 @@ mod attributes;
 mod audited;
 mod body;
 mod callers_body;
+mod callers_right;
 pub(crate) mod changes;
 mod code;
 pub mod coding;

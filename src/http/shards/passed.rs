@@ -22,15 +22,8 @@ use crate::{
         quotas::{OverQuota, QuotaHold},
     },
     http::{
-        body::{GivenUpFuture, STREAM_BYTES, given_up_with},
-        code::Code,
-        error::Problem,
-        frames,
-        limits::Limits,
-        media::MediaKind,
-        pause::Pause,
-        scope::RequestScope,
-        shared_body::SharedBody,
+        body::STREAM_BYTES, callers_right::CallersRight, code::Code, error::Problem, frames, limits::Limits,
+        media::MediaKind, pause::Pause, scope::RequestScope, shared_body::SharedBody,
     },
 };
 
@@ -143,8 +136,7 @@ impl ClientsBody {
     ) -> PassedBody {
         PassedBody {
             body: self.body.clone(),
-            given_up_with: given_up_with(&self.caller),
-            caller: self.caller.clone(),
+            right: CallersRight::of(self.caller.clone()),
             hold: self.hold.clone(),
             broken: Arc::clone(&self.broken),
             ended: Arc::clone(&self.ended),
@@ -196,9 +188,8 @@ impl BodyToPass<'_> {
 /// A request's body, as fast as its caller may send.
 pub(super) struct PassedBody {
     body: SharedBody,
-    caller: Caller,
-    /// Ready when its caller's right has ended long before.
-    given_up_with: GivenUpFuture,
+    /// By which it is sent.
+    right: CallersRight,
     hold: Option<Arc<Mutex<BodyHold>>>,
     broken: Arc<OnceLock<String>>,
     ended: Arc<OnceLock<CallerEnd>>,
@@ -230,7 +221,7 @@ impl HttpBody for PassedBody {
             return Poll::Ready(Some(Err(axum::Error::new(GivenUp))));
         }
         if self.ended.get().is_none()
-            && let Poll::Ready(end) = self.given_up_with.as_mut().poll(context)
+            && let Poll::Ready(end) = self.right.poll_ended(context)
         {
             self.ended.get_or_init(|| end);
         }
@@ -247,7 +238,7 @@ impl HttpBody for PassedBody {
             self.broken.get_or_init(|| error.to_string());
         }
         if let Some(data) = frames::data_of(frame.as_ref()) {
-            if let Some(usage) = self.caller.usage() {
+            if let Some(usage) = self.right.caller().usage() {
                 let wait = usage.pace_write(data.len() as u64);
                 self.pause.begin(wait);
             }
