@@ -35,13 +35,24 @@ pub(super) struct ClientsBody {
     hold: Option<Arc<Mutex<BodyHold>>>,
     /// Whether the owner works on it while it comes.
     is_stream: bool,
-    /// How it broke off, if it did.
-    broken: Arc<OnceLock<String>>,
-    /// Why its caller's right has ended, if it was given up for that. The owner knows the right only, and not
-    /// the credential.
-    ended: Arc<OnceLock<CallerEnd>>,
+    /// Why nothing more of it goes to a pod, if that is so.
+    ended: Arc<OnceLock<BodyEnd>>,
     /// Held while some of it is taken for a pod.
     taking: Arc<Mutex<()>>,
+}
+
+/// Why nothing more of a body goes to any pod. The first reason counts.
+#[derive(Debug, Clone, thiserror::Error)]
+enum BodyEnd {
+    /// It broke off.
+    #[error("the body broke off: {0}")]
+    Broken(String),
+    /// Its caller's right has ended long before. The owner knows the right only, and not the credential.
+    #[error(transparent)]
+    Right(CallerEnd),
+    /// It would hold more of its caller's quota than it may.
+    #[error(transparent)]
+    OverQuota(OverQuota),
 }
 
 /// What a body holds of its caller's quota.
@@ -50,17 +61,13 @@ struct BodyHold {
     received: u64,
     /// Bytes that it holds at most.
     most: u64,
-    /// That it would have held more than it may.
-    over: Option<OverQuota>,
 }
 
 impl BodyHold {
     /// So many more bytes have come.
     fn received(&mut self, bytes: usize) -> Result<(), OverQuota> {
         self.received = self.received.saturating_add(bytes as u64);
-        let grown = self.held.grow_to(self.received.min(self.most));
-        self.over = grown.err();
-        grown
+        self.held.grow_to(self.received.min(self.most))
     }
 }
 
@@ -91,9 +98,9 @@ impl ClientsBody {
         let declared = body.size_hint().exact();
         let (first, most) = bytes_to_hold(declared, is_stream, limits.body_bytes as u64);
         let held = caller.usage().map(|usage| usage.begin_body(first)).transpose()?;
-        let hold = held.map(|held| Arc::new(Mutex::new(BodyHold { held, received: 0, most, over: None })));
-        let (broken, ended, taking) = (Arc::default(), Arc::default(), Arc::default());
-        Ok(Some(Self { body, caller, hold, is_stream, broken, ended, taking }))
+        let hold = held.map(|held| Arc::new(Mutex::new(BodyHold { held, received: 0, most })));
+        let (ended, taking) = (Arc::default(), Arc::default());
+        Ok(Some(Self { body, caller, hold, is_stream, ended, taking }))
     }
 
     /// Whether nothing of it was read, nor is being read now. Once a pod's part in it was given up, that stays
@@ -115,13 +122,11 @@ impl ClientsBody {
 
     /// Why the pod did not get all of it, if that is not the pod's doing.
     pub(super) fn problem(&self) -> Option<Problem> {
-        if let Some(over) = self.hold.as_ref().and_then(|hold| hold.lock().over) {
-            return Some(over.into());
-        }
-        let problem = match (self.ended.get(), self.broken.get()) {
-            (Some(end), _) => Problem::from(end.clone()),
-            (None, Some(why)) => Problem::new(Code::BodyBroken, format!("the body broke off: {why}")),
-            (None, None) => return None,
+        let ended = self.ended.get()?;
+        let problem = match ended {
+            BodyEnd::OverQuota(over) => return Some((*over).into()),
+            BodyEnd::Right(end) => Problem::from(end.clone()),
+            BodyEnd::Broken(_) => Problem::new(Code::BodyBroken, ended),
         };
         // Only the owner knows how many lines of a stream it had stored by then.
         Some(if self.is_stream { problem.unknown_outcome() } else { problem.not_written() })
@@ -138,7 +143,6 @@ impl ClientsBody {
             body: self.body.clone(),
             right: CallersRight::of(self.caller.clone()),
             hold: self.hold.clone(),
-            broken: Arc::clone(&self.broken),
             ended: Arc::clone(&self.ended),
             taking: Arc::clone(&self.taking),
             pause: Pause::default(),
@@ -191,8 +195,7 @@ pub(super) struct PassedBody {
     /// By which it is sent.
     right: CallersRight,
     hold: Option<Arc<Mutex<BodyHold>>>,
-    broken: Arc<OnceLock<String>>,
-    ended: Arc<OnceLock<CallerEnd>>,
+    ended: Arc<OnceLock<BodyEnd>>,
     taking: Arc<Mutex<()>>,
     /// Until more is read.
     pause: Pause,
@@ -207,6 +210,14 @@ pub(super) struct PassedBody {
 #[error("the request was answered before its body had been sent")]
 struct GivenUp;
 
+impl PassedBody {
+    /// Nothing more of it goes to any pod.
+    fn end(&self, why: BodyEnd) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let why = self.ended.get_or_init(|| why).clone();
+        Poll::Ready(Some(Err(axum::Error::new(why))))
+    }
+}
+
 impl HttpBody for PassedBody {
     type Data = Bytes;
     type Error = axum::Error;
@@ -220,13 +231,11 @@ impl HttpBody for PassedBody {
         if self.given_up.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(axum::Error::new(GivenUp))));
         }
-        if self.ended.get().is_none()
-            && let Poll::Ready(end) = self.right.poll_ended(context)
-        {
-            self.ended.get_or_init(|| end);
+        if let Some(why) = self.ended.get() {
+            return Poll::Ready(Some(Err(axum::Error::new(why.clone()))));
         }
-        if let Some(end) = self.ended.get() {
-            return Poll::Ready(Some(Err(axum::Error::new(end.clone()))));
+        if let Poll::Ready(end) = self.right.poll_ended(context) {
+            return self.end(BodyEnd::Right(end));
         }
         if let Some(wanted) = &mut self.wanted {
             ready!(wanted.as_mut().poll(context));
@@ -235,17 +244,16 @@ impl HttpBody for PassedBody {
         ready!(self.pause.poll_over(context));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Err(error)) = &frame {
-            self.broken.get_or_init(|| error.to_string());
+            return self.end(BodyEnd::Broken(error.to_string()));
         }
         if let Some(data) = frames::data_of(frame.as_ref()) {
             if let Some(usage) = self.right.caller().usage() {
                 let wait = usage.pace_write(data.len() as u64);
                 self.pause.begin(wait);
             }
-            if let Some(hold) = &self.hold
-                && let Err(over) = hold.lock().received(data.len())
-            {
-                return Poll::Ready(Some(Err(axum::Error::new(over))));
+            let held = self.hold.as_ref().map_or(Ok(()), |hold| hold.lock().received(data.len()));
+            if let Err(over) = held {
+                return self.end(BodyEnd::OverQuota(over));
             }
         }
         Poll::Ready(frame)
@@ -262,18 +270,18 @@ impl HttpBody for PassedBody {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, time::Duration};
+    use std::{convert::Infallible, io, time::Duration};
 
     use axum::{extract::Request, http::header};
     use futures_util::stream;
     use http_body_util::BodyExt;
     use serde_json::Value;
-    use tokio::time::{Instant, timeout};
+    use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
     use crate::{
         auth::{
-            gate::tests::gate,
+            gate::{Gate, tests::gate},
             policy::{Policy, Resource},
             principal::Principal,
             verb::Verb,
@@ -285,8 +293,21 @@ mod tests {
     /// The body of a request, which holds nothing of a quota.
     fn body_of(mut request: Request, caller: Caller, is_stream: bool) -> ClientsBody {
         let body = shared_body::share(&mut request).unwrap();
-        let (broken, ended, taking) = (Arc::default(), Arc::default(), Arc::default());
-        ClientsBody { body, caller, hold: None, is_stream, broken, ended, taking }
+        let (ended, taking) = (Arc::default(), Arc::default());
+        ClientsBody { body, caller, hold: None, is_stream, ended, taking }
+    }
+
+    const LONG: Duration = Duration::from_secs(600);
+    const NOBODY: &str = "version: 1\nbindings: []\n";
+
+    /// Whoever may append to a table, until another policy is adopted.
+    fn producer() -> (Arc<Gate>, Caller) {
+        let policy =
+            "version: 1\nbindings:\n- {subjects: [\"token:ci\"], role: producer, tables: [orders]}\n";
+        let gate = gate(policy);
+        let caller = Caller::passed_on(&gate, Principal::Token("ci".to_owned()), Verb::Append);
+        caller.allow(Resource::Table(&TableName::parse("orders").unwrap())).unwrap();
+        (gate, caller)
     }
 
     #[test]
@@ -328,20 +349,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_goes_on_for_five_minutes_after_its_callers_right_and_no_longer() {
-        const LONG: Duration = Duration::from_secs(600);
-        let policy =
-            "version: 1\nbindings:\n- {subjects: [\"token:ci\"], role: producer, tables: [orders]}\n";
-        let orders = TableName::parse("orders").unwrap();
         for (is_stream, outcome) in [(true, "unknown"), (false, "not_written")] {
-            let gate = gate(policy);
-            let caller = Caller::passed_on(&gate, Principal::Token("ci".to_owned()), Verb::Append);
-            caller.allow(Resource::Table(&orders)).unwrap();
+            let (gate, caller) = producer();
             let comes = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
             let body = body_of(Request::new(comes), caller, is_stream);
             let mut passed = body.for_pod(None, CancellationToken::new());
             let waited = timeout(LONG, passed.frame()).await;
             assert!(waited.is_err() && body.problem().is_none(), "its caller may still append");
-            gate.adopt_policy(Policy::parse("version: 1\nbindings: []\n").unwrap());
+            gate.adopt_policy(Policy::parse(NOBODY).unwrap());
             let taken_back = Instant::now();
             assert!(timeout(LONG, passed.frame()).await.expect("it ends").unwrap().is_err());
             assert_eq!(taken_back.elapsed().as_secs(), 300);
@@ -352,5 +367,20 @@ mod tests {
             assert_eq!(told["code"], "forbidden", "{told}");
             assert_eq!(told["outcome"], outcome, "{told}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_broke_off_never_ends_cleanly_and_says_nothing_else_later() {
+        let (gate, caller) = producer();
+        let breaks = stream::iter([Err::<Bytes, _>(io::Error::other("cut"))]);
+        let body = body_of(Request::new(Body::from_stream(breaks)), caller, false);
+        let mut passed = body.for_pod(None, CancellationToken::new());
+        assert!(passed.frame().await.unwrap().is_err());
+        gate.adopt_policy(Policy::parse(NOBODY).unwrap());
+        sleep(LONG).await;
+        for mut passed in [passed, body.for_pod(None, CancellationToken::new())] {
+            assert!(passed.frame().await.unwrap().is_err());
+        }
+        assert_eq!(body.problem().unwrap().code(), Code::BodyBroken);
     }
 }
