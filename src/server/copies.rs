@@ -19,7 +19,7 @@ use super::{
     flush_all::{FlushAll, OwnersFlush},
     log_watch,
     logs::{KnownLog, NatsLogs},
-    open::{Ground, ObservedNow, Startup, close, cold_options, show_to_operators, writer_options},
+    open::{AppMaker, Ground, ObservedNow, Startup, close, cold_options, show_to_operators, writer_options},
     shards::{JoinedCluster, of_shard, shard_parts},
     terms::CopyTerms,
 };
@@ -107,14 +107,15 @@ impl Startup {
         let ops = Arc::clone(&self.ops);
         // For what is about no shard: of that there is nothing to flush, which is no lack of a bucket.
         let nothing: Arc<dyn Flush> = Arc::new(FlushAll::of(Vec::new()));
-        let base = Arc::new(App { flush: Some(nothing), ..self.app(settings, &spare.store) });
+        let apps = self.apps(settings);
+        let base = Arc::new(App { flush: Some(nothing), ..apps(&spare.store) });
         let store = |open: &OpenCopy| Arc::new(OwnedStore::new(Arc::clone(&open.copy)));
         let stores: Arc<[Arc<OwnedStore<App>>]> = opened.iter().map(store).collect();
         let volumes = opened.iter().map(|open| Arc::clone(&open.hot)).collect();
         show_to_operators(settings, &base, (volumes, observed(&stores)));
         drop(ops.flush.set(flush_of(&stores)));
         let copies = opened.into_iter().zip(stores.iter());
-        let copies = copies.filter_map(|(open, store)| open.start(&base, store)).collect();
+        let copies = copies.filter_map(|(open, store)| open.start(&apps, store)).collect();
         let parts = shard_parts(&base, Some(settings.copies.read_timeout_secs.duration()));
         let shards = Arc::new(Shards::new(cluster, client, parts));
         drop(ops.pods.set(shards.clone()));
@@ -224,7 +225,7 @@ fn flush_of(stores: &Arc<[Arc<OwnedStore<App>>]>) -> Arc<dyn Flush> {
 
 impl OpenCopy {
     /// Follows the log from now on, and serves whenever the copy owns its shard.
-    fn start(self, app: &Arc<App>, store: &Arc<OwnedStore<App>>) -> Option<RunningCopy> {
+    fn start(self, apps: &AppMaker, store: &Arc<OwnedStore<App>>) -> Option<RunningCopy> {
         let Self { copy, runner, settings, db, hot, writer, ground } = self;
         let terms = CopyTerms {
             settings,
@@ -232,7 +233,7 @@ impl OpenCopy {
             objects: ground.objects?,
             heartbeats: ground.heartbeats,
             bucket: ground.bucket,
-            app: Arc::clone(app),
+            apps: Arc::clone(apps),
             store: Arc::clone(store),
         };
         let stop = CancellationToken::new();

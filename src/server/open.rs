@@ -13,7 +13,7 @@ use crate::{
     http::{
         memory::Budget,
         observe::{ObservedStore, SeenStore},
-        state::{App, AppState, Heartbeats, OpsState},
+        state::{App, AppState, Heartbeats, OpsState, SettingShown},
         stats::Stats,
         tails::Tails,
     },
@@ -66,6 +66,9 @@ pub(super) struct OpenStore {
 /// The stores that are open when somebody looks.
 pub(super) type ObservedNow = Box<dyn Fn() -> Vec<SeenStore> + Send + Sync>;
 
+/// Makes what the main port's handlers work with, over a store.
+pub(super) type AppMaker = Arc<dyn Fn(&Store) -> App + Send + Sync>;
+
 /// A volume, and what was found on it.
 pub(super) type FoundVolume = (Arc<Db>, Arc<SharedCatalog>);
 
@@ -99,9 +102,9 @@ impl Startup {
         let disk = open_disk(settings)?;
         let ground = self.ground(0, &disk, connect(settings).await?);
         let stores = vec![open_store(settings, volume, ground).await?];
-        let app = self.app(settings, &stores[0].store);
-        show_stores_to_operators(settings, &app, &stores);
-        Ok((Arc::new(app), RunningStore::new(stores, disk)))
+        let apps = self.apps(settings);
+        show_stores_to_operators(settings, &apps, &stores);
+        Ok((Arc::new(apps(&stores[0].store)), RunningStore::new(stores, disk)))
     }
 
     /// What the store at this place among those of the process stands on.
@@ -116,11 +119,15 @@ impl Startup {
         }
     }
 
-    /// What the main port's handlers work with: a store, and what all have in common.
-    pub(super) fn app(self, settings: &Settings, store: &Store) -> App {
+    /// What makes the [`App`] of each store. Beside the store, all of them have the same.
+    pub(super) fn apps(self, settings: &Settings) -> AppMaker {
         let Self { ops, stopping, exports_traces, .. } = self;
-        let budgets = MainBudgets::new(settings);
-        App {
+        let (budgets, stats) = (MainBudgets::new(settings), Arc::new(Stats::default()));
+        let limits = Arc::new(settings.limits);
+        let tails = Tails::new(limits.tails, limits.peer_percent);
+        let (clock, shown) = (SystemClock::shared(), Arc::<[SettingShown]>::from(settings.shown()));
+        let settings = settings.clone();
+        Arc::new(move |store: &Store| App {
             reader: store.reader.clone(),
             appender: store.hot.clone(),
             catalog: store.hot.clone(),
@@ -129,38 +136,24 @@ impl Startup {
             erasures: Arc::clone(&store.erasures) as Arc<dyn Erasures>,
             erase: settings.erasures,
             flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
-            clock: SystemClock::shared(),
-            limits: Arc::new(settings.limits),
+            clock: Arc::clone(&clock),
+            limits: Arc::clone(&limits),
             header_bytes: settings.net.header_bytes,
             exports_traces,
             is_synced: settings.process.durability.is_synced(),
-            stats: Arc::new(Stats::default()),
-            settings: settings.shown().into(),
+            stats: Arc::clone(&stats),
+            settings: Arc::clone(&shown),
             http: settings.http.clone(),
             raw: settings.raw.clone(),
             cloudevents: settings.cloudevents.clone(),
-            inflight: budgets.inflight,
-            responses: budgets.responses,
-            tails: Tails::new(settings.limits.tails, settings.limits.peer_percent),
+            inflight: Arc::clone(&budgets.inflight),
+            responses: Arc::clone(&budgets.responses),
+            tails: Arc::clone(&tails),
             makes_tables: settings.new_tables.auto_create,
             shards: None,
-            stopping,
-            ops,
-        }
-    }
-}
-
-/// The same over another store.
-pub(super) fn app_over(app: &App, store: &Store) -> App {
-    App {
-        reader: store.reader.clone(),
-        appender: store.hot.clone(),
-        catalog: store.hot.clone(),
-        consumers: store.hot.clone(),
-        engine: store.hot.clone(),
-        erasures: Arc::clone(&store.erasures) as Arc<dyn Erasures>,
-        flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
-        ..app.clone()
+            stopping: stopping.clone(),
+            ops: Arc::clone(&ops),
+        })
     }
 }
 
@@ -219,18 +212,18 @@ impl MainBudgets {
 
 /// Gives the admin port the flusher that it asks and what its metrics describe, of stores that are open as
 /// long as the process.
-pub(super) fn show_stores_to_operators(settings: &Settings, app: &App, stores: &[OpenStore]) {
-    let ops = &app.ops;
+pub(super) fn show_stores_to_operators(settings: &Settings, apps: &AppMaker, stores: &[OpenStore]) {
+    let app = apps(&stores[0].store);
     let flushes: Vec<_> = stores.iter().filter_map(|open| open.store.flush()).collect();
     if let [flush] = &flushes[..] {
-        drop(ops.flush.set(Arc::clone(flush) as Arc<dyn Flush>));
+        drop(app.ops.flush.set(Arc::clone(flush) as Arc<dyn Flush>));
     } else if !flushes.is_empty() {
         let flushes = flushes.into_iter().map(|flush| flush as Arc<dyn Flush>).collect();
-        drop(ops.flush.set(Arc::new(FlushAll::of(flushes))));
+        drop(app.ops.flush.set(Arc::new(FlushAll::of(flushes))));
     }
     let volumes = stores.iter().map(|open| Arc::clone(&open.store.hot)).collect();
-    let stores: Vec<SeenStore> = stores.iter().map(|open| app_over(app, &open.store).seen()).collect();
-    show_to_operators(settings, app, (volumes, Box::new(move || stores.clone())));
+    let stores: Vec<SeenStore> = stores.iter().map(|open| apps(&open.store).seen()).collect();
+    show_to_operators(settings, &app, (volumes, Box::new(move || stores.clone())));
 }
 
 /// Gives the admin port what its metrics describe: the volumes, and the stores on them.

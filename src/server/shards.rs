@@ -10,9 +10,7 @@ use tracing::{info, warn};
 use super::{
     RunningStore, ServerError, bucket_watch,
     flush_all::FlushAll,
-    open::{
-        OpenStore, Startup, app_over, connect, open_disk, open_store, open_volume, show_stores_to_operators,
-    },
+    open::{OpenStore, Startup, connect, open_disk, open_store, open_volume, show_stores_to_operators},
     shard_mark,
 };
 use crate::{
@@ -191,9 +189,10 @@ impl Startup {
             metrics::shard_owned(number, numbers.contains(&number));
         }
         let ops = Arc::clone(&self.ops);
-        let first = self.app(settings, &stores[0].store);
-        show_stores_to_operators(settings, &first, &stores);
-        let mut apps: Vec<App> = stores.iter().map(|open| app_over(&first, &open.store)).collect();
+        let over = self.apps(settings);
+        show_stores_to_operators(settings, &over, &stores);
+        let first = over(&stores[0].store);
+        let mut apps: Vec<App> = stores.iter().map(|open| over(&open.store)).collect();
         let mut watches = Vec::new();
         if !has_shards {
             watches.push(bucket_watch::begin(objects, || false));

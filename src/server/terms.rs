@@ -6,7 +6,7 @@ use tiering::{CopyStatus, Parts, Store, StoreError};
 use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
-use super::open::{app_over, cold_options, store_options};
+use super::open::{AppMaker, cold_options, store_options};
 use crate::{
     http::{
         shards::OwnedStore,
@@ -37,8 +37,8 @@ pub(super) struct CopyTerms {
     pub(super) heartbeats: Heartbeats,
     /// Shows what is wrong with the bucket.
     pub(super) bucket: Arc<BucketState>,
-    /// What handlers work with beside the store.
-    pub(super) app: Arc<App>,
+    /// Makes what handlers work with, over the store.
+    pub(super) apps: AppMaker,
     /// Where handlers find the store.
     pub(super) store: Arc<OwnedStore<App>>,
 }
@@ -84,9 +84,9 @@ impl CopyTerms {
             opened = self.open() => opened,
         };
         let mut store = opened?;
-        let stopping = self.app.stopping.child_token();
-        let app = App { stopping: stopping.clone(), ..app_over(&self.app, &store) };
-        self.store.serve(term, Arc::new(app));
+        let app = (self.apps)(&store);
+        let stopping = app.stopping.child_token();
+        self.store.serve(term, Arc::new(App { stopping: stopping.clone(), ..app }));
         metrics::shard_owned(self.store.copy.shard, true);
         info!(shard = self.store.copy.shard, term, "serving the shard");
         let result = tokio::select! {
