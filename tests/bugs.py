@@ -90,6 +90,7 @@ CAUGHT_BY = {
     "closed_over_changes": "lib copy::close::",
     "flushed_and_in_the_log_alone": "sim of_three_copies",
     "follower_keeps_erased": "lib replica::",
+    "kept_by_a_stale_intent": "lib replica::",
     "done_without_the_copies": "sim an_erasure_is_done_once",
 }
 # Longer than any of these tests takes, on a slow machine too.

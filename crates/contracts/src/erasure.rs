@@ -15,8 +15,8 @@
 //! 8. forgotten when enough others are done: by the volume, then by the manifests.
 //!
 //! Where several copies of a shard have its log, the third step is the owner's. Each other copy overwrites
-//! the events as it applies the entries that say so, notes with the entry that says `hot_done` what its
-//! files may hold, and scrubs them beside following. Between the sixth step and the seventh the owner waits
+//! the events as it applies the entries that say so, with the entry that says `hot_done` those that an intent
+//! of its own has kept, notes then what its files may hold, and scrubs them beside following. Between the sixth step and the seventh the owner waits
 //! until every copy has said that it holds nothing that was erased by then, and until the log is trimmed up
 //! to there.
 //!

@@ -310,11 +310,13 @@ impl Batch<'_> {
     }
 
     /// Where an entry says that the owner's volume holds nothing of an erasure's events any more, all entries
-    /// that overwrite them were before: what is left of them is in this volume's files.
+    /// that overwrite them were before: what they have not overwritten here is, and what is left is in this
+    /// volume's files.
     fn note_what_is_erased(&mut self, erasure: &Erasure) -> Result<(), StorageError> {
         if erasure.status() == ErasureStatus::HotDone {
             for (partition, part) in erasure.partitions() {
                 if let Some(span) = part.span() {
+                    self.overwrite_the_rest(&partition, part)?;
                     self.note_unscrubbed(&partition, span)?;
                 }
             }

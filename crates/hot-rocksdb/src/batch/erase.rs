@@ -10,7 +10,7 @@ use crate::{
     unscrubbed::Unscrubbed,
 };
 use contracts::{
-    erasure::{UsedKey, tombstone},
+    erasure::{ErasedPart, UsedKey, tombstone},
     error::StorageError,
     idempotency::{FirstWrite, remembered},
     name::Partition,
@@ -88,12 +88,39 @@ impl Batch<'_> {
 
     /// Stages tombstones instead of the events that are hot. Returns the offsets that a segment being written
     /// holds.
-    ///
-    /// The counted bytes of flushed events stay: their run has them, and takes them away when it is evicted.
     pub(super) fn overwrite(
         &mut self,
         partition: &Partition,
         offsets: Vec<Offset>,
+    ) -> Result<Vec<Offset>, StorageError> {
+        let key = self.existing(partition)?;
+        let spared = self.peek(key).intent.map(|intent| intent.range);
+        self.overwrite_but(partition, offsets, spared)
+    }
+
+    /// Stages tombstones instead of what is still whole of an erasure's events, where its owner has none of
+    /// them any more. An intent has kept them here that the owner had not: one whose segment S3 names, though
+    /// no entry has said so. Nobody writes that segment again.
+    pub(super) fn overwrite_the_rest(
+        &mut self,
+        partition: &Partition,
+        part: &ErasedPart,
+    ) -> Result<(), StorageError> {
+        let Ok(key) = self.existing(partition) else { return Ok(()) };
+        let hot = self.peek(key).watermarks.hot();
+        let left = part.ranges().map(|range| range.overlap(hot)).flat_map(|range| range.start..range.end);
+        self.overwrite_but(partition, left.collect(), None).map(drop)
+    }
+
+    /// Stages tombstones instead of the events that are hot, but for those that are `spared`: returns these.
+    ///
+    /// The counted bytes of flushed events stay: their run has them, and takes them away when it is evicted.
+    /// So do those of events under an intent: their run is to have them.
+    fn overwrite_but(
+        &mut self,
+        partition: &Partition,
+        offsets: Vec<Offset>,
+        spared: Option<OffsetRange>,
     ) -> Result<Vec<Offset>, StorageError> {
         let key = self.existing(partition)?;
         if !self.is_known(key) {
@@ -101,8 +128,9 @@ impl Batch<'_> {
         }
         let (state, mut left, mut erased) = (self.peek(key), Vec::new(), Vec::new());
         let (hot, flushed) = (state.watermarks.hot(), state.watermarks.flushed);
+        let counted_from = state.intent.map_or(flushed, |intent| intent.range.end.max(flushed));
         for offset in offsets.into_iter().filter(|offset| hot.contains(*offset)) {
-            if state.intent.is_some_and(|intent| intent.range.contains(offset)) {
+            if spared.is_some_and(|range| range.contains(offset)) {
                 left.push(offset);
                 continue;
             }
@@ -125,7 +153,7 @@ impl Batch<'_> {
             let value = codec::encode(tombstone(&event));
             let smaller = was.saturating_sub(value.len() as u64);
             self.writes.put_cf(self.volume.db.family(cf::EVENTS), keys::event(key, offset), value);
-            if offset >= flushed {
+            if offset >= counted_from {
                 self.state(key).shrink(smaller);
                 self.hot_bytes = self.hot_bytes.saturating_sub(smaller);
             }

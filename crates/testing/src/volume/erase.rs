@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use contracts::{
-    erasure::{Erasure, ErasureStatus, HotErase, Scrub, UsedKey, tombstone},
+    erasure::{ErasedPart, Erasure, ErasureStatus, HotErase, Scrub, UsedKey, tombstone},
     error::StorageError,
     idempotency::{Hash, remembered},
     name::Partition,
@@ -17,12 +17,29 @@ impl Sheet {
     /// Overwrites the events that are hot; returns those that a segment being written holds, and how many
     /// were overwritten.
     fn overwrite(&mut self, offsets: &[Offset]) -> (Vec<Offset>, usize) {
+        let spared = self.intent.map(|intent| intent.range);
+        self.overwrite_but(offsets.iter().copied(), spared)
+    }
+
+    /// Overwrites what is still whole of an erasure's events, where its owner has none of them any more;
+    /// returns how many were. S3 names the segment of the intent that has kept them here.
+    fn overwrite_the_rest(&mut self, part: &ErasedPart) -> usize {
+        let hot = self.watermarks.hot();
+        let left = part.ranges().map(|range| range.overlap(hot)).flat_map(|range| range.start..range.end);
+        self.overwrite_but(left, None).1
+    }
+
+    fn overwrite_but(
+        &mut self,
+        offsets: impl Iterator<Item = Offset>,
+        spared: Option<OffsetRange>,
+    ) -> (Vec<Offset>, usize) {
         let (mut left, mut erased) = (Vec::new(), 0);
-        for &offset in offsets {
+        for offset in offsets {
             if !self.watermarks.hot().contains(offset) {
                 continue;
             }
-            if self.intent.is_some_and(|intent| intent.range.contains(offset)) {
+            if spared.is_some_and(|range| range.contains(offset)) {
                 left.push(offset);
                 continue;
             }
@@ -54,12 +71,20 @@ impl Sheet {
 }
 
 impl VolumeState {
-    /// Notes what is to be scrubbed, where the entry of another copy says that its volume holds nothing of an
-    /// erasure's events any more.
+    /// Overwrites what is left and notes what is to be scrubbed, where the entry of another copy says that its
+    /// volume holds nothing of an erasure's events any more.
     fn note_what_is_erased(&mut self, erasure: &Erasure) {
-        if self.applies && erasure.status() == ErasureStatus::HotDone {
-            let spans = erasure.partitions().filter_map(|(partition, part)| Some((partition, part.span()?)));
-            self.unscrubbed.extend(spans);
+        if !self.applies || erasure.status() != ErasureStatus::HotDone {
+            return;
+        }
+        for (partition, part) in erasure.partitions() {
+            let Some(span) = part.span() else { continue };
+            let table = self.tables.get_mut(&partition.table);
+            if let Some(sheet) = table.and_then(|table| table.partitions.get_mut(&partition.number)) {
+                let erased = sheet.overwrite_the_rest(part);
+                self.times_erased += u64::from(erased > 0);
+            }
+            self.unscrubbed.push((partition, span));
         }
     }
 

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use super::copy::{Entered, TestCopy, name};
+use super::copy::{Entered, TestCopy, name, partition, segment};
 use crate::{
     keys::{cf, meta},
     request::{EraseRequest, Request},
 };
 use contracts::{
+    catalog::Catalog,
     erasure::{ErasedPart, Erasure, HotErase, Scrub},
+    flush_ledger::FlushLedger,
     name::Partition,
+    read::{HotReader, ReadLimit, Wanted},
     replica::{Replica, WriterRole},
+    sequence::Offset,
 };
 
 /// Texts that are found in any file that has them: of events that are erased, and of one that is not.
@@ -105,6 +109,54 @@ async fn a_copy_that_takes_over_before_it_has_scrubbed_does_it_then_and_enters_n
     assert_eq!(erased.log.entries.lock().len(), entered, "its files are its own");
     follower.close().await;
     erased.owner.close().await;
+}
+
+/// Which events of a copy's partition 0 are erased in hot.
+async fn erased_in_hot(copy: &TestCopy) -> Vec<Offset> {
+    let wanted = Wanted::all(ReadLimit { records: 100, bytes: 1 << 20 });
+    let pages = copy.hot.read(&name("t"), vec![(0, 0)], wanted).await.unwrap();
+    let records = pages.iter().flat_map(|hot| &hot.page.records);
+    records.filter(|record| record.event.is_erased()).map(|record| record.offset).collect()
+}
+
+#[tokio::test]
+async fn an_intent_that_the_owner_has_not_keeps_nothing_that_it_has_erased() {
+    for goes_on in [false, true] {
+        let log = Arc::new(Entered::default());
+        let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+        owner.append("t", &["a", "b", "c"]).await.unwrap();
+        owner.hot.intend(vec![segment(0, 2)], u64::MAX).await.unwrap();
+        // Its owner ends, and the next one knows from S3 that the segment is there: no entry marks it.
+        let unmarked = log.entries.lock().len();
+        owner.hot.mark_flushed(vec![segment(0, 2)]).await.unwrap();
+        log.entries.lock().remove(unmarked);
+        assert!(owner.hot.erase(partition(), vec![0, 2]).await.unwrap().is_empty());
+        if goes_on {
+            owner.hot.intend(vec![segment(2, 3)], u64::MAX).await.unwrap();
+        }
+        let follower = TestCopy::new(WriterRole::Follows);
+        follower.apply_all(&log).await.unwrap();
+        assert_eq!(erased_in_hot(&follower).await, [2], "the other may be in a segment that is written");
+
+        let hot_done = log.entries.lock().len();
+        let asked = Erasure::asked(name("t"), vec![ErasedPart::of(0, vec![0, 2])], 5);
+        let erasure = Erasure { hot_done_ms: Some(7), ..asked };
+        owner.hot.note_erasures(vec![erasure], Vec::new()).await.unwrap();
+        follower.apply_from(&log, hot_done).await.unwrap();
+        assert_eq!(erased_in_hot(&follower).await, [0, 2], "the owner has none of them any more");
+        assert!(!follower.hot.is_scrubbed().unwrap());
+
+        follower.hot.set_role(WriterRole::Owns(log.clone()));
+        follower.hot.mark_flushed(vec![segment(0, 2)]).await.unwrap();
+        let counted = |copy: &TestCopy| {
+            let tables = copy.hot.tables();
+            let status = tables.partitions().find(|(one, _)| *one == partition()).unwrap().1;
+            (status.watermarks, status.hot_bytes, status.unflushed_bytes)
+        };
+        assert_eq!(counted(&follower), counted(&owner));
+        follower.close().await;
+        owner.close().await;
+    }
 }
 
 #[tokio::test]
