@@ -48,6 +48,7 @@ use crate::{
     ground::{SimClock, objects},
     numbered::{ErasedEvents, read_everything},
     run,
+    store::TUNING,
 };
 
 const PODS: [&str; 3] = ["zombi-0", "zombi-1", "zombi-2"];
@@ -74,6 +75,8 @@ struct World {
     copies: RefCell<BTreeMap<&'static str, Rc<ShardCopy>>>,
     /// How long copies that follow keep in hot what S3 has.
     follower_keep: Cell<Duration>,
+    /// How often owners look after the bucket.
+    upkeep_interval: Cell<Duration>,
     ids: Cell<Id>,
     /// Writes that were refused as the log was full, and volumes that were lost.
     refused_as_full: Cell<u64>,
@@ -93,6 +96,7 @@ impl World {
             served: RefCell::default(),
             copies: RefCell::default(),
             follower_keep: Cell::new(Duration::ZERO),
+            upkeep_interval: Cell::new(TUNING.upkeep_interval),
             ids: Cell::new(0),
             refused_as_full: Cell::new(0),
             lost: Cell::new(0),

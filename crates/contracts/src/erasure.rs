@@ -16,9 +16,10 @@
 //!
 //! Where several copies of a shard have its log, the third step is the owner's. Each other copy overwrites
 //! the events as it applies the entries that say so, with the entry that says `hot_done` those that an intent
-//! of its own has kept, notes then what its files may hold, and scrubs them beside following. Between the sixth step and the seventh the owner waits
-//! until every copy has said that it holds nothing that was erased by then, and until the log is trimmed up
-//! to there.
+//! of its own has kept, notes then what its files may hold, and scrubs them beside following. Between the
+//! sixth step and the seventh the owner waits until every copy has said that it holds nothing that was erased
+//! by then, and until the log is trimmed up to there. Then it looks through the bucket once more: a copy that
+//! was away, and owned the shard before, may have ended a put meanwhile.
 //!
 //! Each step may be repeated, so an erasure that was cut off anywhere begins again with the third.
 

@@ -127,6 +127,18 @@ impl MemoryBucket {
         })
     }
 
+    /// The objects below a prefix, by key.
+    pub fn below(&self, prefix: &str) -> BTreeMap<String, Bytes> {
+        let objects = self.objects.lock();
+        let below = objects.iter().filter(|(key, _)| key.starts_with(prefix));
+        below.map(|(key, body)| (key.clone(), body.clone())).collect()
+    }
+
+    /// Has an object, as if a put that was sent long ago were applied now.
+    pub fn put_late(&self, key: &str, body: Bytes) {
+        self.objects.lock().insert(key.to_owned(), body);
+    }
+
     /// A client of its own for one process.
     pub fn client(self: &Arc<Self>) -> Client {
         let config = Config::builder()

@@ -285,7 +285,7 @@ async fn serve_terms(
     loop {
         let owns = status.wait_for(|status| status.owned_term.is_some()).await;
         let Ok(term) = owns.map(|status| status.owned_term) else { return std::future::pending().await };
-        let tuning = tuning(rng);
+        let tuning = Tuning { upkeep_interval: world.upkeep_interval.get(), ..tuning(rng) };
         let cold = S3Cold::new(objects(&world.bucket), tuning.cold());
         let parts = store_parts(world, twin, cold);
         let opened = tokio::select! {

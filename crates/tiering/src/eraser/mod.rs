@@ -180,12 +180,12 @@ impl Eraser {
         erasure: Erasure,
         listed: impl Future<Output = Result<(), StorageError>>,
     ) -> Result<(), StorageError> {
-        let Some((log, (_, to))) = self.parts.log.as_ref().zip(self.parts.cold.as_ref()) else {
+        let Some((log, (cold, to))) = self.parts.log.as_ref().zip(self.parts.cold.as_ref()) else {
             let erased = self.erase_here(erasure, listed).await?;
             return self.note_done(erased).await;
         };
         // Other copies may be away for long: what is done here is not done again, and others have their turn.
-        let (erased, upto, patience) = match self.list.left_elsewhere(erasure.id) {
+        let (mut erased, upto, patience) = match self.list.left_elsewhere(erasure.id) {
             Some(upto) => (erasure, upto, Duration::ZERO),
             None => {
                 let erased = self.erase_here(erasure, listed).await?;
@@ -195,6 +195,9 @@ impl Eraser {
             }
         };
         log.holds_nothing(upto, to.as_ref(), patience).await?;
+        // A copy that was away may have ended a put since the bucket was looked through.
+        let late = cold.erase(&erased).await?;
+        (erased.segments, erased.objects) = (erased.segments + late.segments, erased.objects + late.objects);
         self.note_done(erased).await
     }
 
