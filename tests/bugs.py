@@ -91,6 +91,7 @@ CAUGHT_BY = {
     "flushed_and_in_the_log_alone": "sim of_three_copies",
     "follower_keeps_erased": "lib replica::",
     "kept_by_a_stale_intent": "lib replica::",
+    "retired_and_never_waiting": "lib copy::decide::",
     "done_without_the_copies": "sim an_erasure_is_done_once",
 }
 # Longer than any of these tests takes, on a slow machine too.

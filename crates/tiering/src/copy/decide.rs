@@ -18,11 +18,19 @@ pub(super) struct FollowerView<'a> {
     pub(super) silence: Duration,
     /// The pod that the owner has yielded to, if it has.
     pub(super) yielded_to: Option<&'a str>,
+    /// Whether it takes the shard over no more.
+    pub(super) is_retired: bool,
+}
+
+/// Whether it takes over as soon as it is at the end of the log: only then does it wait for no entry.
+pub(super) fn is_next(view: FollowerView<'_>) -> bool {
+    !view.is_retired && view.yielded_to == Some(view.pod)
 }
 
 /// Whether it takes over now.
 pub(super) fn takes_over(view: FollowerView<'_>, settings: CopySettings) -> bool {
-    view.yielded_to == Some(view.pod) || view.silence >= settings.takeover() + RANK_WAIT * view.rank
+    let has_waited = view.silence >= settings.takeover() + RANK_WAIT * view.rank;
+    is_next(view) || (!view.is_retired && has_waited)
 }
 
 #[cfg(test)]
@@ -37,7 +45,20 @@ mod tests {
     };
 
     fn view(rank: u32, silence_ms: u64, yielded_to: Option<&'static str>) -> FollowerView<'static> {
-        FollowerView { pod: "zombi-1", rank, silence: Duration::from_millis(silence_ms), yielded_to }
+        let silence = Duration::from_millis(silence_ms);
+        FollowerView { pod: "zombi-1", rank, silence, yielded_to, is_retired: false }
+    }
+
+    #[test]
+    fn a_copy_that_is_retired_takes_nothing_over_and_waits_for_entries_whoever_is_next() {
+        for (silence_ms, yielded_to) in [(0, Some("zombi-1")), (4000, Some("zombi-1")), (4000, None)] {
+            let one = view(0, silence_ms, yielded_to);
+            assert!(takes_over(one, SETTINGS));
+            assert_eq!(is_next(one), yielded_to.is_some());
+            let retired = FollowerView { is_retired: true, ..one };
+            assert!(!takes_over(retired, SETTINGS) && !is_next(retired), "{retired:?}");
+        }
+        assert!(!is_next(view(0, 4000, Some("zombi-2"))));
     }
 
     #[test]

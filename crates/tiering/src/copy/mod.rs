@@ -40,7 +40,7 @@ pub use self::{
 };
 use self::{
     close::closed,
-    decide::{FollowerView, takes_over},
+    decide::{FollowerView, is_next, takes_over},
     entry::{Entry, EntryBody},
     judge::{LOG, judge},
     owned::OwnedTerm,
@@ -193,13 +193,13 @@ impl CopyRunner {
         self.heard = Instant::now();
         loop {
             self.keep_house().await?;
-            let is_next = self.mark.yielded_to.as_deref() == Some(self.parts.names.pod.as_str());
-            let wait = if is_next { Duration::ZERO } else { LOOK.min(self.parts.settings.tick()) };
+            let look = LOOK.min(self.parts.settings.tick());
+            let wait = if is_next(self.view()) { Duration::ZERO } else { look };
             let end = self.end_to_reach().await;
             match self.parts.log.read(self.mark.seq().next(), READ_BYTES, wait).await {
                 Ok(entries) if entries.is_empty() => {
                     self.note_step(true);
-                    if self.takes_over() {
+                    if takes_over(self.view(), self.parts.settings) {
                         if let Some(owned) = self.take_over().await? {
                             return Ok(owned);
                         }
@@ -256,16 +256,17 @@ impl CopyRunner {
         });
     }
 
-    fn takes_over(&self) -> bool {
+    /// What it goes by to take over.
+    fn view(&self) -> FollowerView<'_> {
         let CopyNames { pod, copies, .. } = &self.parts.names;
         let rank = copies.iter().position(|copy| copy == pod).unwrap_or(copies.len());
-        let view = FollowerView {
+        FollowerView {
             pod,
             rank: u32::try_from(rank).unwrap_or(u32::MAX),
             silence: self.heard.elapsed(),
             yielded_to: self.mark.yielded_to.as_deref(),
-        };
-        !self.retired.is_cancelled() && takes_over(view, self.parts.settings)
+            is_retired: self.retired.is_cancelled(),
+        }
     }
 
     /// Applies an entry, if it continues the log.
