@@ -10,6 +10,7 @@ mod erased;
 mod log;
 mod lost_log;
 mod pod;
+mod retired;
 mod trimmed;
 
 use std::{

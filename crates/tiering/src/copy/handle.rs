@@ -37,6 +37,13 @@ pub struct CopyNames {
     pub copies: Vec<String>,
 }
 
+impl CopyNames {
+    /// The first of the other pods that have copies.
+    pub(super) fn first_other(&self) -> Option<&String> {
+        self.copies.iter().find(|pod| **pod != self.pod)
+    }
+}
+
 /// How a copy stands.
 #[derive(Debug, Clone)]
 pub struct CopyStatus {
@@ -137,7 +144,7 @@ impl ShardCopy {
     }
 
     /// From now on this copy does not take the shard over, as no request can come to its pod any more. What
-    /// it owns it goes on to own.
+    /// it owns it goes on to own; if a takeover is under way, it gives the shard up to the first of the others.
     pub fn retire(&self) {
         self.retired.cancel();
     }

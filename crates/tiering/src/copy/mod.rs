@@ -330,12 +330,15 @@ impl CopyRunner {
         info!(shard, term = self.mark.term, "this copy owns the shard");
         while self.orders.try_recv().is_ok() {} // for a term that has ended
         self.show(true);
+        // Taken over while it was retired: nobody else tells it any more.
+        let at_once = if self.retired.is_cancelled() { self.parts.names.first_other() } else { None };
+        let at_once = at_once.cloned();
         let Self { parts, orders, cover, shown, .. } = self;
         let ended = tokio::select! {
             () = owned.lost() => Ok(()),
             ended = keep_ticking(parts, owned, shown) => ended,
             never = keep_small(parts, owned, cover) => match never {},
-            Some(to) = orders.recv() => match owned.give_up(parts.clock.now_ms(), to).await {
+            Some(to) = next_order(at_once, orders) => match owned.give_up(parts.clock.now_ms(), to).await {
                 Err(error @ StorageError::OutcomeUnknown { .. }) => Err(error),
                 _ => Ok(()),
             },
@@ -384,6 +387,11 @@ impl CopyRunner {
             status.is_in_step |= owns;
         });
     }
+}
+
+/// The pod that the shard is to be given up to: this one at once, or as somebody orders.
+async fn next_order(at_once: Option<String>, orders: &mut mpsc::Receiver<String>) -> Option<String> {
+    if at_once.is_some() { at_once } else { orders.recv().await }
 }
 
 /// Why a copy cannot follow a log that was begun anew since it was opened.
