@@ -46,6 +46,12 @@ impl CopyOwner {
     }
 }
 
+/// The last term that has begun in the log, as the status of a copy says; `None` if it is behind, and the log
+/// may be elsewhere by now.
+fn last_term_by(status: &CopyStatus) -> Option<u64> {
+    status.is_in_step.then_some(status.mark.term)
+}
+
 impl OwnCopy {
     /// Of a shard.
     pub(crate) fn new(shard: u32, copy: ShardCopy) -> Self {
@@ -75,6 +81,11 @@ impl OwnCopy {
     /// Why it follows no more, if it has stopped.
     pub(crate) fn stopped(&self) -> Option<&str> {
         self.stopped.get().map(String::as_str)
+    }
+
+    /// The last term that has begun in the shard's log; `None` if it follows no more, or is behind.
+    pub(super) fn last_term(&self) -> Option<u64> {
+        if self.stopped().is_some() { None } else { last_term_by(&self.status()) }
     }
 
     /// Who owns the shard.
@@ -177,6 +188,8 @@ mod tests {
         assert_eq!(CopyOwner::by(&nobody, 0), CopyOwner::Nobody);
         let behind = CopyStatus { is_in_step: false, ..in_step.clone() };
         assert_eq!(CopyOwner::by(&behind, 0), CopyOwner::Unknown, "though it was in step before");
+        assert_eq!(last_term_by(&behind), None, "nor how its log is");
+        assert_eq!(last_term_by(&in_step), Some(in_step.mark.term));
         let owner = CopyStatus { owned_term: Some(3), ..in_step };
         assert_eq!(CopyOwner::by(&owner, 0), CopyOwner::This);
     }

@@ -133,13 +133,10 @@ impl Owners {
     }
 
     /// How a shard's log is: as this pod's copy has found it, or as the log itself says where this pod does
-    /// not follow it. `None` if nobody says so in time.
+    /// not follow it, or is behind. `None` if nobody says so in time.
     pub(crate) async fn log_of(&self, shard: u32) -> Option<ShardLogStatus> {
-        match self.copy_of(shard).filter(|copy| copy.stopped().is_none()) {
-            Some(copy) => {
-                let size = copy.copy().log_size()?;
-                Some(ShardLogStatus { term: copy.status().mark.term, size })
-            }
+        match self.copy_of(shard).and_then(|copy| Some((copy, copy.last_term()?))) {
+            Some((copy, term)) => Some(ShardLogStatus { term, size: copy.copy().log_size()? }),
             None => timeout(self.asker.patience, self.asker.log_of(shard)).await.ok()?.ok(),
         }
     }
