@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use self::{
     load::{LoadPlan, LoadResult},
     payload::BenchRun,
-    read_back::{Compared, ReadRange, end_of, read_back},
+    read_back::{ReadBack, ReadRange, end_of, read_back},
 };
 use super::{
     answer::Unanswered,
@@ -130,7 +130,7 @@ fn print(
     session: &mut Session,
     table: &TableName,
     loaded: &LoadResult,
-    compared: Compared,
+    compared: ReadBack,
 ) -> Result<(), Unanswered> {
     let seconds = loaded.took.as_secs_f64();
     let (events_rate, bytes_rate) = (text::rate(loaded.events, seconds), text::rate(loaded.bytes, seconds));

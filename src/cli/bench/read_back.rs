@@ -25,9 +25,9 @@ pub(super) struct ReadRange<'a> {
     pub(super) end: u64,
 }
 
-/// What the comparison says.
+/// What was read back, and what the comparison says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Compared {
+pub(super) struct ReadBack {
     /// Events of this run, without those of which nobody knows whether they were written.
     pub(super) events: u64,
     /// Whether they are those that were acknowledged.
@@ -69,7 +69,7 @@ pub(super) async fn read_back(
     run: BenchRun,
     batch: u32,
     loaded: &LoadResult,
-) -> Result<Compared, Unanswered> {
+) -> Result<ReadBack, Unanswered> {
     let mut sum = HashSum::default();
     if range.begin < range.end {
         let parameters = [("partition", u64::from(range.partition)), ("offset", range.begin)];
@@ -90,5 +90,5 @@ pub(super) async fn read_back(
             }
         }
     }
-    Ok(Compared { events: sum.events, is_right: sum == loaded.sum })
+    Ok(ReadBack { events: sum.events, is_right: sum == loaded.sum })
 }
