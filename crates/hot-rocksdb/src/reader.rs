@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::{RocksHot, keys::PartitionKey, table_id};
+use super::{RocksHot, keys::PartitionKey, scan::SegmentFill, table_id};
 use contracts::{
     error::StorageError,
     event::Record,
@@ -54,7 +54,8 @@ impl HotReader for RocksHot {
             let partition = segment.partition();
             let key =
                 PartitionKey { table: table_id(catalog, &partition.table)?, partition: partition.number };
-            let stored_bytes = db.fill(segment.as_mut(), key, upto, enough, &stop)?;
+            let fill = SegmentFill { key, upto, enough, stop: &stop };
+            let stored_bytes = db.fill(segment.as_mut(), fill)?;
             Ok(Scanned { segment, stored_bytes, erasures })
         })
         .await

@@ -29,6 +29,18 @@ const ENOUGH_BYTES: usize = 8 << 20;
 /// The same for a read with a filter, which examines more events than it returns.
 const ENOUGH_FILTERED_BYTES: usize = 1 << 20;
 
+/// What a segment is filled with.
+pub(super) struct SegmentFill<'a> {
+    /// Events of this partition,
+    pub(super) key: PartitionKey,
+    /// before this offset,
+    pub(super) upto: Offset,
+    /// until it has so many bytes of lines,
+    pub(super) enough: u64,
+    /// unless nobody wants it any more.
+    pub(super) stop: &'a CancellationToken,
+}
+
 /// One partition as a snapshot has it.
 #[derive(Clone, Copy)]
 struct PartitionView<'a> {
@@ -284,20 +296,17 @@ impl Db {
         Some((codec::decode(&stored).ok()?, stored.len() as u64))
     }
 
-    /// Adds events to a segment of this partition, from the segment's next offset on and before `upto`, until
-    /// it has `enough` bytes of lines; returns their stored bytes in hot.
+    /// Adds events to a segment, from its next offset on; returns their stored bytes in hot.
     ///
     /// # Errors
-    /// `Expired` if they were dropped meanwhile, `Closed` if `stop` was cancelled, `Corrupt` or
+    /// `Expired` if they were dropped meanwhile, `Closed` if it was told to stop, `Corrupt` or
     /// `Unavailable`.
-    pub fn fill(
+    pub(super) fn fill(
         &self,
         segment: &mut dyn SegmentBuilder,
-        key: PartitionKey,
-        upto: Offset,
-        enough: u64,
-        stop: &CancellationToken,
+        with: SegmentFill<'_>,
     ) -> Result<u64, StorageError> {
+        let SegmentFill { key, upto, enough, stop } = with;
         let (partition, offset) = (segment.partition().clone(), segment.next());
         let check = |snapshot: &Snapshot<'_>| match self.state(snapshot, key)?.watermarks.earliest {
             earliest if offset < earliest => {
