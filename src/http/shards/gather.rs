@@ -40,6 +40,14 @@ const ADDED_BYTES: usize = 16 << 10;
 /// Tables of a page that names no limit.
 const DEFAULT_TABLES: usize = 1000;
 
+/// What all are asked.
+#[derive(Clone, Copy)]
+struct GatherQuestion<'a> {
+    what: Gathered,
+    parts: &'a Parts,
+    scope: &'a RequestScope,
+}
+
 impl ShardedRoute {
     /// Asks all shards.
     pub(super) async fn gather(&self, what: Gathered, request: Request) -> Result<Response, Problem> {
@@ -67,7 +75,8 @@ impl ShardedRoute {
         {
             return Err(problem);
         }
-        let heard = Box::pin(self.ask_all(what, asked, (&parts, &scope))).await;
+        let question = GatherQuestion { what, parts: &parts, scope: &scope };
+        let heard = Box::pin(self.ask_all(question, asked)).await;
         let parts = match taken(what, self.shards.cluster.own, heard) {
             Taken::Parts(parts) => parts,
             Taken::Answer(response) => return Ok(response),
@@ -103,19 +112,15 @@ impl ShardedRoute {
 
     /// Asks all that are to be asked. Where one of them does not own a shard any more, its owner is looked
     /// for and asked, once; counts show instead what is missing.
-    async fn ask_all(
-        &self,
-        what: Gathered,
-        asked: AskedShards,
-        (parts, scope): (&Parts, &RequestScope),
-    ) -> Vec<HeardFrom> {
-        let mut heard = self.ask(what, asked, (parts, scope)).await;
+    async fn ask_all(&self, question: GatherQuestion<'_>, asked: AskedShards) -> Vec<HeardFrom> {
+        let what = question.what;
+        let mut heard = self.ask(question, asked).await;
         let is_over =
             what == Gathered::Stats || (what.ends_early() && heard.iter().any(HeardFrom::has_failed));
         let moved = if is_over { Vec::new() } else { take_moved(&mut heard) };
         if !moved.is_empty() {
             let asked = self.asked_for(moved).await;
-            heard.extend(self.ask(what, asked, (parts, scope)).await);
+            heard.extend(self.ask(question, asked).await);
         }
         heard.sort_by_key(|one| (one.shards.first().copied(), one.pod));
         heard
@@ -123,17 +128,13 @@ impl ShardedRoute {
 
     /// Asks them all at once, and hears all of them; of what is nothing without one of them no more than
     /// until one is missing.
-    async fn ask(
-        &self,
-        what: Gathered,
-        asked: AskedShards,
-        (parts, scope): (&Parts, &RequestScope),
-    ) -> Vec<HeardFrom> {
+    async fn ask(&self, question: GatherQuestion<'_>, asked: AskedShards) -> Vec<HeardFrom> {
+        let GatherQuestion { what, parts, .. } = question;
         let AskedShards { places, others, ownerless, .. } = asked;
         let nobodys = ownerless.into_iter();
         let mut heard: Vec<HeardFrom> =
             nobodys.map(|(shard, problem)| HeardFrom::failed(None, vec![shard], problem)).collect();
-        let own = self.ask_own(what, places, (parts, scope)).boxed();
+        let own = self.ask_own(question, places).boxed();
         let mut asking: FuturesUnordered<BoxFuture<'_, Vec<HeardFrom>>> = FuturesUnordered::new();
         asking.push(own);
         for other in others {
@@ -148,18 +149,14 @@ impl ShardedRoute {
 
     /// Asks this pod's shards: at once if each takes long, else one after the other, as their answers take
     /// memory.
-    async fn ask_own(
-        &self,
-        what: Gathered,
-        places: Vec<usize>,
-        (parts, scope): (&Parts, &RequestScope),
-    ) -> Vec<HeardFrom> {
+    async fn ask_own(&self, question: GatherQuestion<'_>, places: Vec<usize>) -> Vec<HeardFrom> {
+        let what = question.what;
         let (places, mut heard) = self.confirmed(places).await;
         if what.ends_early() && !heard.is_empty() {
             return heard;
         }
         let asked = places.into_iter().enumerate();
-        let asked = asked.map(|at| self.ask_place(what, at, (parts, scope)).boxed());
+        let asked = asked.map(|at| self.ask_place(question, at).boxed());
         let asked: Vec<BoxFuture<'_, HeardFrom>> = asked.collect();
         if !what.is_read() {
             heard.extend(join_all(asked).await);
@@ -198,12 +195,8 @@ impl ShardedRoute {
     }
 
     /// Asks one of this pod's stores, whose shard this pod is known to own.
-    async fn ask_place(
-        &self,
-        what: Gathered,
-        (number, place): (usize, usize),
-        (parts, scope): (&Parts, &RequestScope),
-    ) -> HeardFrom {
+    async fn ask_place(&self, question: GatherQuestion<'_>, (number, place): (usize, usize)) -> HeardFrom {
+        let GatherQuestion { what, parts, scope } = question;
         let scope = RequestScope { caller: scope.caller.of_part(), body: None, ..scope.clone() };
         let connection = scope.connection.clone();
         let mut request = Request::from_parts(parts.clone(), Body::empty());
