@@ -171,7 +171,8 @@ def pods(directory):
     secret = os.path.join(directory, "secret")
     with open(secret, "w") as file:
         file.write("0123456789abcdef0123456789abcdef0123456789abcdef\n")
-    return {"cluster.pods": "1", "pod": "zombi-0", "cluster.address": "127.0.0.1:8080", "cluster.secret_file": secret}
+    settings = {"cluster.pods": "1", "cluster.copies": "1", "pod": "zombi-0", "cluster.address": "127.0.0.1:8080"}
+    return settings | {"cluster.secret_file": secret}
 
 
 def fill(oncall):

@@ -209,6 +209,62 @@ fn an_object_that_a_copy_puts_late_is_gone_before_the_erasure_is_done() {
     }
 }
 
+/// A copy that is away has owned the shard before, and its put of a segment is applied when that was written
+/// anew already.
+fn erase_what_is_put_late(seed: u64) {
+    fastrand::seed(seed);
+    run(LocalSet::new().run_until(async move {
+        let (world, _trace, mut rng, mut pods) = begin(seed);
+        for pod in &mut pods {
+            pod.kill(&world).await;
+        }
+        world.upkeep_interval.set(Duration::from_secs(1_000_000)); // no sweep deletes it
+        for (pod, seed) in pods.iter_mut().zip(seed..) {
+            pod.start(&world, seed);
+        }
+        let written = write(&world).await;
+        flush_all(&world).await;
+        let whole = world.bucket.below("segments/");
+        until("all copies have applied the events", async || {
+            let mut are_there = true;
+            for pod in &pods {
+                are_there &= pod.applied().await >= Some(written);
+            }
+            are_there
+        })
+        .await;
+        let away = follower(&world, &pods, &mut rng);
+        pods[away].kill(&world).await;
+        let id = ask(&world).await;
+        until("only the copy that is away is waited for", async || {
+            let trouble = shown(&world, id).await.and_then(|shown| shown.trouble).unwrap_or_default();
+            holders(&pods) == [PODS[away]] && trouble.contains(PODS[away])
+        })
+        .await;
+        let left = world.bucket.below("segments/");
+        let late: Vec<_> = whole.into_iter().filter(|(key, _)| !left.contains_key(key)).collect();
+        assert!(!late.is_empty(), "segments were written anew");
+        for (key, body) in &late {
+            world.bucket.put_late(key, body.clone());
+        }
+        pods[away].start(&world, rng.random());
+        until("the erasure is done", async || is_done(&world, id).await).await;
+        let left = world.bucket.below("segments/");
+        assert!(late.iter().all(|(key, _)| !left.contains_key(key)), "the bucket has {:?}", left.keys());
+        for pod in &mut pods {
+            pod.kill(&world).await;
+        }
+    }));
+}
+
+#[test]
+fn an_object_that_a_copy_puts_late_is_gone_before_the_erasure_is_done() {
+    for seed in 0..5 {
+        let simulated = std::panic::catch_unwind(|| erase_what_is_put_late(seed));
+        assert!(simulated.is_ok(), "seed {seed}");
+    }
+}
+
 /// The owner has evicted what a copy that follows has in hot still, and reads first when it owns the shard.
 fn erase_what_only_a_follower_has_in_hot(seed: u64) {
     fastrand::seed(seed);
