@@ -306,6 +306,13 @@ async fn log_says_what_s3_has(world: &World) {
     }
 }
 
+/// Simulates with each seed, and says which one failed.
+fn each_seed(seeds: std::ops::Range<u64>, simulate: fn(u64)) {
+    for seed in seeds {
+        assert!(std::panic::catch_unwind(|| simulate(seed)).is_ok(), "seed {seed}");
+    }
+}
+
 fn seeds(seeds: impl Iterator<Item = u64>) {
     let (mut acked, mut unknown, mut seen, mut all) = (0, 0, 0, Happened::default());
     for seed in seeds {

@@ -8,7 +8,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{PODS, SOON, World, clients::clients, pod::Pod};
+use super::{PODS, SOON, World, clients::clients, each_seed, pod::Pod};
 use crate::{Trace, run};
 
 /// How long a copy is cut off from the log, which forgets meanwhile what it needs.
@@ -49,8 +49,5 @@ fn fall_behind(seed: u64) {
 
 #[test]
 fn a_copy_that_waits_for_s3_says_that_it_is_behind_and_when_it_no_longer_is() {
-    for seed in 0..5 {
-        let simulated = std::panic::catch_unwind(|| fall_behind(seed));
-        assert!(simulated.is_ok(), "seed {seed}");
-    }
+    each_seed(0..5, fall_behind);
 }

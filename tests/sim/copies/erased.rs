@@ -20,7 +20,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{PODS, SOON, World, begin, flush_all, pod::Pod};
+use super::{PODS, SOON, World, begin, each_seed, flush_all, pod::Pod};
 use crate::{
     numbered::{event, query_from},
     run,
@@ -90,6 +90,18 @@ async fn is_done(world: &World, id: Uuid) -> bool {
     shown(world, id).await.is_some_and(|shown| shown.erasure.is_done())
 }
 
+/// Waits until every copy has applied the log up to this entry.
+async fn applied_by_all(pods: &[Pod], upto: LogSeq) {
+    until("all copies have applied the events", async || {
+        let mut are_there = true;
+        for pod in pods {
+            are_there &= pod.applied().await >= Some(upto);
+        }
+        are_there
+    })
+    .await;
+}
+
 /// One of the pods that do not serve now, and have the events in their files.
 fn follower(world: &World, pods: &[Pod], rng: &mut StdRng) -> usize {
     let (served, holders) = (world.served.borrow(), holders(pods));
@@ -103,14 +115,7 @@ fn erase_with_a_copy_away(seed: u64) {
     run(LocalSet::new().run_until(async move {
         let (world, _trace, mut rng, mut pods) = begin(seed);
         let written = write(&world).await;
-        until("all copies have applied the events", async || {
-            let mut are_there = true;
-            for pod in &pods {
-                are_there &= pod.applied().await >= Some(written);
-            }
-            are_there
-        })
-        .await;
+        applied_by_all(&pods, written).await;
         let away = follower(&world, &pods, &mut rng);
         pods[away].kill(&world).await;
         let id = ask(&world).await;
@@ -150,10 +155,7 @@ fn erase_with_a_copy_away(seed: u64) {
 
 #[test]
 fn an_erasure_is_done_once_a_copy_that_was_away_holds_nothing_either() {
-    for seed in 0..20 {
-        let simulated = std::panic::catch_unwind(|| erase_with_a_copy_away(seed));
-        assert!(simulated.is_ok(), "seed {seed}");
-    }
+    each_seed(0..20, erase_with_a_copy_away);
 }
 
 /// A copy that is away has owned the shard before, and its put of a segment is applied when that was written
@@ -172,14 +174,7 @@ fn erase_what_is_put_late(seed: u64) {
         let written = write(&world).await;
         flush_all(&world).await;
         let whole = world.bucket.below("segments/");
-        until("all copies have applied the events", async || {
-            let mut are_there = true;
-            for pod in &pods {
-                are_there &= pod.applied().await >= Some(written);
-            }
-            are_there
-        })
-        .await;
+        applied_by_all(&pods, written).await;
         let away = follower(&world, &pods, &mut rng);
         pods[away].kill(&world).await;
         let id = ask(&world).await;
@@ -206,10 +201,7 @@ fn erase_what_is_put_late(seed: u64) {
 
 #[test]
 fn an_object_that_a_copy_puts_late_is_gone_before_the_erasure_is_done() {
-    for seed in 0..5 {
-        let simulated = std::panic::catch_unwind(|| erase_what_is_put_late(seed));
-        assert!(simulated.is_ok(), "seed {seed}");
-    }
+    each_seed(0..5, erase_what_is_put_late);
 }
 
 /// The owner has evicted what a copy that follows has in hot still, and reads first when it owns the shard.
@@ -256,8 +248,5 @@ fn erase_what_only_a_follower_has_in_hot(seed: u64) {
 
 #[test]
 fn what_only_a_copy_that_follows_has_in_hot_is_erased_there_too() {
-    for seed in 0..5 {
-        let simulated = std::panic::catch_unwind(|| erase_what_only_a_follower_has_in_hot(seed));
-        assert!(simulated.is_ok(), "seed {seed}");
-    }
+    each_seed(0..5, erase_what_only_a_follower_has_in_hot);
 }

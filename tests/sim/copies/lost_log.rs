@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{PODS, SOON, World, begin, check_end, clients::clients, pod::Pod};
+use super::{PODS, SOON, World, begin, check_end, clients::clients, each_seed, pod::Pod};
 use crate::run;
 
 /// How long the pods are at work before the log is lost.
@@ -153,32 +153,20 @@ fn meet_another_log(seed: u64) {
 
 #[test]
 fn a_log_that_is_lost_is_begun_anew_and_nothing_that_was_acked_is_lost_with_it() {
-    for seed in 0..20 {
-        let simulated = std::panic::catch_unwind(|| lose_the_log(seed));
-        assert!(simulated.is_ok(), "seed {seed}");
-    }
+    each_seed(0..20, lose_the_log);
 }
 
 #[test]
 fn a_copy_that_has_more_than_the_one_a_lost_log_was_begun_anew_with_says_so() {
-    for seed in 0..5 {
-        let simulated = std::panic::catch_unwind(|| leave_behind(seed));
-        assert!(simulated.is_ok(), "seed {seed}");
-    }
+    each_seed(0..5, leave_behind);
 }
 
 #[test]
 fn copies_with_empty_volumes_do_not_begin_a_log_that_was_lost() {
-    for seed in 0..10 {
-        let simulated = std::panic::catch_unwind(|| leave_it_lost(seed));
-        assert!(simulated.is_ok(), "seed {seed}");
-    }
+    each_seed(0..10, leave_it_lost);
 }
 
 #[test]
 fn a_copy_does_not_follow_a_log_that_was_written_to_anew_without_it() {
-    for seed in 0..5 {
-        let simulated = std::panic::catch_unwind(|| meet_another_log(seed));
-        assert!(simulated.is_ok(), "seed {seed}");
-    }
+    each_seed(0..5, meet_another_log);
 }
