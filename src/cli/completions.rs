@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::{Cli, answer::Unanswered, exit};
+use super::{answer::Unanswered, exit};
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
@@ -15,10 +15,14 @@ pub(super) struct CompletionsArgs {
 }
 
 /// Prints the completions of a shell.
-pub(super) fn print(args: &CompletionsArgs, out: &mut dyn Write) -> Result<u8, Unanswered> {
+pub(super) fn print(
+    args: &CompletionsArgs,
+    mut commands: Command,
+    out: &mut dyn Write,
+) -> Result<u8, Unanswered> {
     // Into memory first: the generator panics where it cannot write.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "zombi", &mut script);
+    clap_complete::generate(args.shell, &mut commands, "zombi", &mut script);
     out.write_all(&script)?;
     Ok(exit::DONE)
 }

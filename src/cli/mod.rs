@@ -13,6 +13,7 @@ mod cluster;
 mod completions;
 mod consumers;
 mod cursor_file;
+mod exit;
 mod flags;
 mod flush;
 mod look;
@@ -33,7 +34,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::{
     answer::{Unanswered, ask, say, show},
@@ -56,24 +57,6 @@ use crate::{
     revision::VERSION,
     settings::{Reads, Settings},
 };
-
-/// Exit codes.
-mod exit {
-    /// All went well; or the answer is yes.
-    pub(super) const DONE: u8 = 0;
-    /// The server could not start, or failed, or says no, or cannot be reached; or the answer is no.
-    pub(super) const FAILED: u8 = 1;
-    /// The command line or a setting is wrong, or a file that a setting names.
-    pub(super) const USAGE: u8 = 2;
-    /// A write to the volume failed; the next start reads what is really there.
-    pub(super) const WRITE_FAILED: u8 = 3;
-    /// Another writer has taken over the bucket.
-    pub(super) const FENCED: u8 = 4;
-    /// SIGINT has ended a client's command, as shells say it.
-    pub(super) const INTERRUPTED: u8 = 130;
-    /// SIGTERM has.
-    pub(super) const TERMINATED: u8 = 143;
-}
 
 /// An event store for Kubernetes: RocksDB hot, S3 cold, one ordered read over both.
 #[derive(Debug, Parser)]
@@ -230,7 +213,7 @@ pub fn run() -> ExitCode {
         Command::Server(command) => run_server_command(command, settings),
         Command::Store(command) => run_store_command(command, settings),
         Command::Client(command) => ask(async || Box::pin(run_client_command(command, client)).await),
-        Command::Completions(args) => show(|out| completions::print(&args, out)),
+        Command::Completions(args) => show(|out| completions::print(&args, Cli::command(), out)),
     }
 }
 
@@ -301,8 +284,6 @@ fn check_settings(settings: &Settings, files: bool, out: &mut dyn Write) -> Resu
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use clap::CommandFactory;
 
     use super::*;
 

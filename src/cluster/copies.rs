@@ -6,7 +6,7 @@ use std::{sync::OnceLock, time::Duration};
 use parking_lot::Mutex;
 use tiering::{CopyStatus, ShardCopy};
 
-use super::pod_number;
+use super::pods::pod_number;
 
 /// A copy of a shard.
 pub(crate) struct OwnCopy {
@@ -164,11 +164,80 @@ pub(super) fn unmet<'a>(
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-mod tests {
-    use contracts::replica::LogMark;
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use cold_s3::{
+        ColdOptions, S3Cold,
+        formats::jsonl::{self, Framing},
+        s3::Objects,
+        settings::{CacheSettings, CompactionSettings, ManifestSettings},
+    };
+    use contracts::{clock::SystemClock, error::StorageError, replica::LogMark};
+    use testing::{
+        bucket::MemoryBucket,
+        shared_log::{MemoryLog, MemoryLogOptions},
+        volume::{MemoryHot, MemoryHotOptions, MemoryVolume},
+    };
+    use tiering::{
+        CopyNames, CopyParts,
+        settings::{CopySettings, KeepSettings},
+    };
+    use tokio::task;
+    use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
     use uuid::Uuid;
 
     use super::*;
+
+    /// A copy that owns shard 0, and its log. If that is cut off, the copy goes on to believe that it owns
+    /// the shard.
+    pub(crate) struct OwnedCopy {
+        pub(crate) copy: Arc<OwnCopy>,
+        pub(crate) log: MemoryLog,
+        _running: AbortOnDropHandle<Result<(), StorageError>>,
+    }
+
+    impl OwnedCopy {
+        /// On an empty volume in memory.
+        pub(crate) async fn new() -> Self {
+            let log = MemoryLog::new(1, MemoryLogOptions::default());
+            let options = MemoryHotOptions::roomy(1000);
+            let hot =
+                MemoryHot::open(MemoryVolume::new(1), SystemClock::shared(), Arc::default(), options, None);
+            let bucket = MemoryBucket::new(1);
+            let objects = Objects::new(bucket.client(), MemoryBucket::NAME.to_owned(), String::new());
+            let cold = ColdOptions {
+                cache: CacheSettings::default(),
+                format: jsonl::newest(Framing::Zstd),
+                create_bucket: false,
+                compaction: CompactionSettings::default(),
+                manifests: ManifestSettings::default(),
+                rounds: Duration::ZERO,
+            };
+            let (copy, runner) = ShardCopy::new(CopyParts {
+                hot,
+                log: Arc::new(log.clone()),
+                generation: 0,
+                cold: Arc::new(S3Cold::new(objects, cold)),
+                clock: SystemClock::shared(),
+                names: CopyNames {
+                    cluster: Uuid::from_u128(1),
+                    shard: 0,
+                    pod: "zombi-0".to_owned(),
+                    address: "zombi-0:8080".to_owned(),
+                    copies: vec!["zombi-0".to_owned(), "zombi-1".to_owned()],
+                },
+                settings: CopySettings::default(),
+                keep: KeepSettings::default(),
+                log_keep_bytes: 0,
+                key_window_ms: 1000,
+                progress: Arc::default(),
+            });
+            let running = AbortOnDropHandle::new(task::spawn(runner.run(CancellationToken::new())));
+            drop(copy.status().wait_for(|status| status.owned_term.is_some()).await.expect("it runs"));
+            Self { copy: Arc::new(OwnCopy::new(0, copy)), log, _running: running }
+        }
+    }
 
     #[test]
     fn a_copy_that_is_behind_does_not_say_who_owns_the_shard() {

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use futures_util::future::join_all;
 
-use super::{OtherPods, PodsWanted};
+use super::pods::{OtherPods, PodsWanted};
 use contracts::shared_log::LogSeq;
 
 /// The pods that requests may come to, and how far each has applied the logs of its shards.

@@ -6,26 +6,24 @@ pub(crate) mod copies;
 pub(crate) mod heirs;
 pub(crate) mod owners;
 pub(crate) mod placement;
+mod pods;
 pub mod secret;
 pub mod settings;
 pub mod ticket;
 pub(crate) mod volumes;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, OnceLock},
 };
 
-use async_trait::async_trait;
 use futures_util::future::join_all;
 
+pub use self::pods::{OtherPods, PodsWanted};
+pub(crate) use self::pods::{pod_name, pod_number};
 use self::{owners::Owners, placement::place, secret::SecretFile, settings::ClusterSettings};
 use cold_s3::cluster::ClusterRecord;
-use contracts::{
-    name::TableName,
-    shards::shard_of,
-    shared_log::{LogError, LogSeq},
-};
+use contracts::{name::TableName, shards::shard_of, shared_log::LogError};
 
 /// The cluster as a pod knows it.
 pub struct Cluster {
@@ -92,11 +90,11 @@ impl Cluster {
         self.addresses.get(pod as usize).map(String::as_str)
     }
 
-    /// The pod that owns each shard, in their order: `None` where nobody does, and why nobody can tell.
+    /// The pod that owns each shard now, in their order: `None` where nobody does, and why nobody can tell.
     pub(crate) async fn owner_of_each(&self) -> Vec<Result<Option<u32>, LogError>> {
         let shards = 0..self.record.shards;
         match self.owners.get() {
-            Some(owners) => join_all(shards.map(|shard| owners.owner(shard))).await,
+            Some(owners) => join_all(shards.map(|shard| owners.owner_now(shard))).await,
             None if self.has_logs() => shards.map(|_| Err(not_open())).collect(),
             None => shards.map(|shard| Ok(Some(self.first_of(shard)))).collect(),
         }
@@ -106,37 +104,4 @@ impl Cluster {
 /// Why this pod cannot tell who owns the shards.
 fn not_open() -> LogError {
     LogError::Unavailable("the copies of this pod are not open yet".to_owned())
-}
-
-/// The other pods, as they are asked how far they are.
-#[async_trait]
-pub trait OtherPods: Send + Sync {
-    /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in
-    /// time, or is not one of those that are wanted.
-    async fn applied_by(&self, pod: u32, wanted: PodsWanted) -> BTreeMap<u32, LogSeq>;
-
-    /// Up to which entries of the logs of its shards, by their numbers, nothing is left in a pod's volumes of
-    /// what was erased; none if it does not say so in time.
-    async fn scrubbed_by(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
-}
-
-/// Of which pods one wants to know how far they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PodsWanted {
-    /// Of any that answers.
-    Any,
-    /// Of one that says that requests should come to it.
-    Ready,
-}
-
-/// The name of a pod.
-pub(crate) fn pod_name(pod: u32) -> String {
-    format!("zombi-{pod}")
-}
-
-/// The number of a pod, by its name.
-pub(crate) fn pod_number(name: &str) -> Option<u32> {
-    let ordinal = name.strip_prefix("zombi-")?;
-    let number = ordinal.parse().ok()?;
-    (pod_name(number) == name).then_some(number)
 }

@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     copies::{self, CopyOwner, LOOK_AGAIN, LogServers, OwnCopy},
-    pod_number,
+    pods::pod_number,
 };
 use contracts::shared_log::{LogError, LogSeq, LogSize, SharedLog};
 
@@ -62,6 +62,8 @@ struct OwnerAsker {
     fresh_for: Duration,
     /// How long a log may take to say it.
     patience: Duration,
+    /// How long the last entry about ownership stays the last one where its pod lives, or another follows it.
+    silence: Duration,
 }
 
 /// What a shard's log has said of its owner.
@@ -70,6 +72,9 @@ struct ToldOwner {
     /// Held by the one who asks.
     turn: Turn<()>,
     last: Mutex<Option<LastWord>>,
+    /// The last entry about ownership, and since when it is known to be the last. It stays where the word
+    /// that it says is forgotten: a pod that is dead is asked in vain again and again.
+    entry: Mutex<Option<(LogSeq, Instant)>>,
     /// When the pod that this pod's copy names did not answer, or said that it does not own the shard.
     doubted: Mutex<Option<Instant>>,
 }
@@ -78,6 +83,13 @@ struct ToldOwner {
 struct LastWord {
     asked: Instant,
     owner: Result<Option<u32>, LogError>,
+}
+
+/// The last entry about ownership, and the other pod that owns the shard by it.
+struct OwnerEntry {
+    /// 0 if there is none.
+    seq: LogSeq,
+    owner: Option<u32>,
 }
 
 /// What the owners of shards are known by.
@@ -94,15 +106,17 @@ pub(crate) struct OwnersParts {
     pub(crate) fresh_for: Duration,
     /// How long a log may take to say it.
     pub(crate) patience: Duration,
+    /// How long an owner that has ended says nothing in its log until another copy has taken the shard over.
+    pub(crate) silence: Duration,
 }
 
 impl Owners {
     /// Nobody has been asked yet.
     pub(crate) fn new(parts: OwnersParts) -> Self {
-        let OwnersParts { own, shards, logs, copies, fresh_for, patience } = parts;
+        let OwnersParts { own, shards, logs, copies, fresh_for, patience, silence } = parts;
         let copies = copies.into_iter().map(|copy| (copy.shard, copy)).collect();
         let told = std::iter::repeat_with(Arc::default).take(shards as usize).collect();
-        let asker = OwnerAsker { own, logs, fresh_for, patience };
+        let asker = OwnerAsker { own, logs, fresh_for, patience, silence };
         Self { asker, copies, told, beside: Mutex::default(), servers: LogServers::default() }
     }
 
@@ -165,6 +179,18 @@ impl Owners {
         }
     }
 
+    /// The same for who only looks, or waits. What a log has said before is believed no longer than a tick: no
+    /// pod corrects it, as one does that is asked for what it does not own.
+    ///
+    /// # Errors
+    /// As [`Self::owner`].
+    pub(crate) async fn owner_now(&self, shard: u32) -> Result<Option<u32>, LogError> {
+        match self.told.get(shard as usize) {
+            Some(told) if self.owner_by_copy(shard).is_none() => self.asker.ask(shard, told).await,
+            _ => self.owner(shard).await,
+        }
+    }
+
     /// Asks a log while somebody goes by what it has said before, unless that is done already.
     fn ask_beside(&self, shard: u32, told: &Arc<ToldOwner>) {
         let mut beside = self.beside.lock();
@@ -221,6 +247,9 @@ impl OwnerAsker {
         }
         let late = || Err(LogError::Unavailable(format!("it has not said it within {:?}", self.patience)));
         let asked = timeout(self.patience, self.asked(shard)).await.unwrap_or_else(|_| late());
+        // An owner ticks. If none has for so long, it is dead, and nobody has followed it.
+        let silence = told.silence(asked.as_ref().ok().map(|entry| entry.seq));
+        let asked = asked.map(|entry| entry.owner.filter(|_| silence <= self.silence));
         let mut last = told.last.lock();
         let owner = match (asked, last.take()) {
             // A log that says nothing has not taken the shard from its owner.
@@ -237,11 +266,13 @@ impl OwnerAsker {
         Ok(ShardLogStatus { term: last.as_ref().map(term_by).transpose()?.unwrap_or_default(), size })
     }
 
-    async fn asked(&self, shard: u32) -> Result<Option<u32>, LogError> {
+    async fn asked(&self, shard: u32) -> Result<OwnerEntry, LogError> {
         let last = self.logs.log(shard).await?.term().await?;
         let owner = last.as_ref().map(owner_by).transpose()?.flatten();
+        let seq = last.map(|entry| entry.seq).unwrap_or_default();
         // The log's last word may be of this pod's former life.
-        Ok(owner.and_then(|pod| pod_number(&pod)).filter(|pod| *pod != self.own))
+        let owner = owner.and_then(|pod| pod_number(&pod)).filter(|pod| *pod != self.own);
+        Ok(OwnerEntry { seq, owner })
     }
 }
 
@@ -265,6 +296,20 @@ impl ToldOwner {
         owner.as_ref().ok().map(|owner| KnownOwner { asked: *asked, owner: *owner })
     }
 
+    /// How long the log has said nothing about ownership behind this entry, as far as it was asked. A log that
+    /// did not answer, `None`, has not been silent: nobody could have entered anything. That it was away while
+    /// nobody asked is not known, and comes right with the owner's next tick.
+    fn silence(&self, last: Option<LogSeq>) -> Duration {
+        let mut entry = self.entry.lock();
+        match (last, *entry) {
+            (Some(last), Some((seq, since))) if last == seq => since.elapsed(),
+            _ => {
+                *entry = last.map(|seq| (seq, Instant::now()));
+                Duration::ZERO
+            }
+        }
+    }
+
     /// Forgets what was said before this, if it was this pod.
     fn forget(&self, pod: u32, before: Instant) {
         let is_of_pod = |last: &mut LastWord| {
@@ -285,7 +330,7 @@ impl ToldOwner {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{
         future::pending,
         sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -293,9 +338,11 @@ mod tests {
 
     use bytes::Bytes;
     use contracts::shared_log::{EntryKind, LogEntry};
+    use testing::shared_log::MemoryLog;
     use tokio::time::advance;
 
     use super::*;
+    use crate::cluster::copies::tests::OwnedCopy;
 
     /// Logs of which nobody can say who owns anything, and which count how often they are asked.
     #[derive(Debug, Default)]
@@ -341,10 +388,59 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(2);
 
+    /// Longer than an owner is silent.
+    const SILENCE: Duration = Duration::from_secs(6);
+
     fn owners(logs: &Arc<SilentLogs>) -> Owners {
-        let logs: Arc<dyn ShardLogs> = Arc::new(Arc::clone(logs));
-        let (fresh_for, patience) = (Duration::from_secs(1), PATIENCE);
-        Owners::new(OwnersParts { own: 0, shards: 2, logs, copies: Vec::new(), fresh_for, patience })
+        owners_by(0, Arc::new(Arc::clone(logs)))
+    }
+
+    /// As a pod without a copy knows them.
+    fn owners_by(own: u32, logs: Arc<dyn ShardLogs>) -> Owners {
+        let (fresh_for, patience, silence) = (Duration::from_secs(1), PATIENCE, SILENCE);
+        Owners::new(OwnersParts { own, shards: 2, logs, copies: Vec::new(), fresh_for, patience, silence })
+    }
+
+    /// The log of a copy, for every shard.
+    pub(crate) struct LogOfCopy(pub(crate) MemoryLog);
+
+    #[async_trait]
+    impl ShardLogs for LogOfCopy {
+        async fn log(&self, _: u32) -> Result<Arc<dyn SharedLog>, LogError> {
+            let log: Arc<dyn SharedLog> = Arc::new(self.0.clone());
+            Ok(log)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_that_ticks_no_more_while_the_log_answers_is_nobody_though_it_is_asked_in_vain() {
+        let owned = OwnedCopy::new().await;
+        let log = owned.log.handle();
+        let owners = owners_by(1, Arc::new(LogOfCopy(log.clone())));
+        let tick = Duration::from_secs(1);
+        let word = async || {
+            sleep(tick).await;
+            let word = owners.owner(0).await;
+            owners.forget(0, Instant::now());
+            word.ok()
+        };
+        for _ in 0..20 {
+            assert_eq!(word().await, Some(Some(0)), "it is alive");
+        }
+        drop(owned);
+        let ended = Instant::now();
+        while ended.elapsed() < SILENCE - 3 * tick {
+            assert_eq!(word().await, Some(Some(0)), "another copy may still follow it");
+        }
+        log.cut_off(true);
+        assert_eq!(word().await, None);
+        log.cut_off(false);
+        let back = Instant::now();
+        while word().await == Some(Some(0)) {
+            assert!(back.elapsed() < 2 * SILENCE, "nothing owns the shard");
+        }
+        assert!(back.elapsed() > SILENCE, "while the log was away nobody could have said anything");
+        assert_eq!(word().await, Some(None));
     }
 
     #[tokio::test(start_paused = true)]
@@ -395,6 +491,18 @@ mod tests {
         advance(Duration::from_millis(1)).await;
         task::yield_now().await;
         assert_eq!(logs.asked.load(Relaxed), 2, "it is asked beside, once at a time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_only_looks_is_told_of_no_former_owner() {
+        let logs = Arc::new(SilentLogs::default());
+        let owners = owners(&logs);
+        *owners.told[1].last.lock() = Some(LastWord { asked: Instant::now(), owner: Ok(Some(2)) });
+        assert_eq!(owners.owner_now(1).await.unwrap(), Some(2), "the log has just said it");
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(owners.owner_now(1).await.unwrap(), None);
+        assert_eq!(logs.asked.load(Relaxed), 1);
+        assert_eq!(owners.owner_now(2).await.unwrap(), None, "there is no such shard");
     }
 
     #[tokio::test(start_paused = true)]

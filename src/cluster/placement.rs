@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::pod_name;
+use super::pods::pod_name;
 
 /// How much a shard is drawn to a pod: the first eight bytes of the SHA-256 of `SHARD/zombi-POD`.
 fn draw(shard: u32, pod: u32) -> u64 {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::pod_name;
+use super::pods::pod_name;
 use cold_s3::cluster::ClusterShape;
 use contracts::settings::{BrokenRules, Section};
 

@@ -10,7 +10,7 @@ use axum::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{PATH, browsers::of_console};
+use super::{base::PATH, browsers::of_console};
 use crate::http::pages::Visitor;
 use contracts::hex::hex;
 

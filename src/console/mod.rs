@@ -4,6 +4,7 @@
 
 mod api;
 mod assets;
+mod base;
 mod browsers;
 mod pages;
 pub(crate) mod settings;
@@ -18,29 +19,17 @@ use std::{
 use tokio::sync::Semaphore;
 
 use self::{
+    base::{Console, PATH},
     pages::{consumers, event, events, health, overview, reset, shards, sign_in, table, tables},
     settings::ConsoleSettings,
 };
 use crate::{
     auth::verb::Verb,
-    http::{self, RouteTable, pages::PageApi, state::AppState},
+    http::{self, RouteTable, state::AppState},
 };
 
-/// Where the console is.
-const PATH: &str = "/console";
 /// Pages that are made at once: each may hold an answer of the API.
 const PAGES_AT_ONCE: usize = 8;
-
-/// What pages are made with.
-struct Console {
-    state: AppState,
-    api: PageApi,
-    settings: ConsoleSettings,
-    /// Whether the main port speaks TLS.
-    has_tls: bool,
-    /// Places for pages that are being made.
-    places: Semaphore,
-}
 
 /// The routes of the console; none if it is switched off. Each page asks the API as its visitor, and what the
 /// visitor may not see is decided there: by themselves the pages are open.
@@ -50,7 +39,7 @@ pub(crate) fn routes(state: &AppState, settings: ConsoleSettings, has_tls: bool)
     }
     let console = Console {
         state: Arc::clone(state),
-        api: PageApi::new(state),
+        api: http::api_of_pages(state),
         settings,
         has_tls,
         places: Semaphore::new(PAGES_AT_ONCE),

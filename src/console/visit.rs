@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::SemaphorePermit, time::timeout};
 
 use super::{
-    Console, PATH,
     api::{ApiMetrics, ApiProblem},
+    base::{Console, PATH},
     browsers::of_console,
     view::{
         self, NavItem, PageFrame,

@@ -128,6 +128,11 @@ impl Problem {
         self.0.code == Code::Timeout || self.0.reason() == Some("slow")
     }
 
+    /// Whether all of the request is refused: nothing of it was, or may have been, written before.
+    pub(super) fn is_of_the_whole(&self) -> bool {
+        self.0.outcome != Some(Outcome::Unknown) && self.0.field("committed").is_none()
+    }
+
     /// Why the server turns the request away, if it does: the `reason` or the code of a 503.
     pub(super) fn refusal(&self) -> Option<&'static str> {
         let reason = match self.0.code {

@@ -70,6 +70,7 @@ use self::{
     code::Code,
     error::Problem,
     origin::{HostCheck, HttpSettings},
+    pages::PageApi,
     route::Surroundings,
     route_table::described,
     routes::{
@@ -206,10 +207,10 @@ pub(crate) fn console_api(state: &AppState) -> RouteTable {
 }
 
 /// What pages ask within the process: [`console_api`], and resets of consumer groups, which no path leads to.
-fn asked_by_pages(state: &AppState) -> RouteTable {
+pub(crate) fn api_of_pages(state: &AppState) -> PageApi {
     let table: RouteTable<AppState> = console_table(state);
     let resets = over_stores(table.route(Verb::Rewind, described!(reset::reset)), state);
-    console_api(state).merge(resets.below(pages::API))
+    PageApi::new(console_api(state).merge(resets.below(pages::API)).finish(nothing_here))
 }
 
 /// The route table of the main port.

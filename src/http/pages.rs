@@ -13,14 +13,14 @@ use maud::Markup;
 
 pub(crate) use super::body::Incoming;
 use super::{
-    Routes, asked_by_pages,
     code::Code,
     connection::Connection,
     context::{OwnBody, REQUEST_ID},
     error::Problem,
     heads,
     limits::Limits,
-    media, nothing_here, queries,
+    media, queries,
+    route_table::Routes,
     scope::{RequestScope, RequestSender},
     state::AppState,
 };
@@ -145,9 +145,9 @@ pub(crate) struct PageApi {
 }
 
 impl PageApi {
-    /// The API over this state.
-    pub(crate) fn new(state: &AppState) -> Self {
-        Self { routes: asked_by_pages(state).finish(nothing_here) }
+    /// The API that these routes are.
+    pub(super) fn new(routes: Routes) -> Self {
+        Self { routes }
     }
 
     /// Asks as the visitor, with the visitor's rights: GET, or POST of JSON. `path` has its query.

@@ -32,6 +32,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
+pub use self::watched::CurrentRoutes;
 use self::{
     guard::{ClientTimeouts, Guard},
     open::OpenConnections,
@@ -41,16 +42,12 @@ use self::{
     until_cancelled::UntilCancelled,
     watched::Watched,
 };
-use crate::http::{self, connection::Connection};
+use crate::http::connection::Connection;
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: i32 = 4096;
 /// Headers that a request may have: proxies and browsers send many.
 const MAX_HEADERS: usize = 512;
-
-/// Returns the routes that are served now. Called for each request, as the start ends while connections are
-/// open.
-pub type CurrentRoutes = Arc<dyn Fn() -> Arc<http::Routes> + Send + Sync>;
 
 /// What is served on a listener.
 #[derive(Clone)]

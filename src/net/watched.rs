@@ -8,8 +8,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::CurrentRoutes;
-use crate::http::connection::{Connection, CountGuard};
+use crate::http::{
+    Routes,
+    connection::{Connection, CountGuard},
+};
 use axum::{
     body::{Body, Bytes, HttpBody},
     http::{Request, Response, Version, header},
@@ -18,6 +20,10 @@ use hyper::{
     body::{Frame, Incoming, SizeHint},
     service::Service,
 };
+
+/// Returns the routes that are served now. Called for each request, as the start ends while connections are
+/// open.
+pub type CurrentRoutes = Arc<dyn Fn() -> Arc<Routes> + Send + Sync>;
 
 /// The routes as one connection sees them.
 pub(super) struct Watched {

@@ -6,7 +6,7 @@ use tokio::task::{self, JoinHandle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::warn;
 
-use super::ServerError;
+use super::error::ServerError;
 use crate::{
     auth::{
         audit::AuditTrail,

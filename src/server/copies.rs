@@ -99,6 +99,7 @@ impl Startup {
             copies,
             fresh_for: settings.copies.tick(),
             patience: settings.copies.read_timeout_secs.duration(),
+            silence: settings.copies.takeover_by_any(cluster.record.copies),
         })));
         metrics::joined_cluster();
         metrics::joined_logs(cluster.record.copies, settings.shared_log.max_bytes);

@@ -9,7 +9,7 @@ use std::{
 use tracing::error;
 
 use super::{
-    ServerError,
+    error::ServerError,
     open::{FoundVolume, open_volume},
     shard_mark,
     shards::make_directory,

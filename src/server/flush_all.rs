@@ -72,3 +72,40 @@ impl Flush for FlushAll {
         try_join_all(flushes.iter().map(|flush| flush.settled(table))).await.map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+    use crate::cluster::copies::tests::OwnedCopy;
+
+    /// Counts how often it is asked, and has nothing to move.
+    #[derive(Default)]
+    struct CountedFlush(AtomicUsize);
+
+    #[async_trait]
+    impl Flush for CountedFlush {
+        async fn flush_now(&self, _table: Option<TableName>) -> Result<FlushReport, StorageError> {
+            self.0.fetch_add(1, Relaxed);
+            Ok(FlushReport::default())
+        }
+
+        async fn settled(&self, _table: &TableName) -> Result<(), StorageError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_who_is_known_to_own_the_shard_says_that_all_is_in_s3() {
+        let (owned, counted) = (OwnedCopy::new().await, Arc::new(CountedFlush::default()));
+        let flush: Arc<dyn Flush> =
+            Arc::new(OwnersFlush { copy: Arc::clone(&owned.copy), flush: counted.clone() });
+        let all = FlushAll::of(vec![flush]);
+        all.flush_now(None).await.unwrap();
+        owned.log.cut_off(true);
+        let refused = all.flush_now(None).await;
+        assert!(matches!(refused, Err(StorageError::LogUnavailable { .. })), "{refused:?}");
+        assert_eq!(counted.0.load(Relaxed), 1, "nothing is begun");
+    }
+}

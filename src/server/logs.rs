@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::{sync::OnceCell, time::sleep};
 use tracing::warn;
 
-use super::ServerError;
+use super::error::ServerError;
 use crate::{cluster::owners::ShardLogs, settings::Settings};
 use cold_s3::cluster::ClusterRecord;
 use contracts::{

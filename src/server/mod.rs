@@ -9,6 +9,7 @@ mod copy_volume;
 mod descriptors;
 #[cfg(feature = "bench")]
 mod discard;
+mod error;
 mod flush_all;
 pub(crate) mod leave;
 mod log_watch;
@@ -25,7 +26,6 @@ mod stop;
 mod terms;
 
 use std::{
-    io,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -36,6 +36,7 @@ use tokio::{task, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+pub(crate) use self::error::ServerError;
 use self::{
     access::AuditKeeper,
     copies::RunningCopy,
@@ -45,7 +46,7 @@ use self::{
     reload::WatchedFiles,
 };
 use crate::{
-    auth::{bad_file::BadFile, gate::Gate},
+    auth::gate::Gate,
     cluster::{client::PodClient, secret::SecretFile},
     console,
     http::{
@@ -53,14 +54,13 @@ use crate::{
         refusals,
         state::{Lifecycle, Ops, OpsState, Phase},
     },
-    net::tls::TlsError,
     prometheus,
     settings::Settings,
     shutdown::Signals,
     telemetry::{DroppedLines, Telemetry},
 };
 use contracts::{
-    error::{Overload, StorageError},
+    error::Overload,
     metrics::{self, Bounds},
 };
 use hot_rocksdb::disk::Disk;
@@ -70,57 +70,6 @@ use tiering::StoreError;
 const ADMIN_BODIES: usize = 1 << 20;
 /// How often the metrics' recorder is drained.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-
-/// Why the server could not start, or ended without a signal.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ServerError {
-    /// The operating system refused something: a port, signals, the disk.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// A setting cannot be used here.
-    #[error("{0}")]
-    Setting(String),
-    /// The policy or the tokens cannot be used.
-    #[error("{0}")]
-    Auth(#[from] BadFile),
-    /// A file of TLS cannot be used.
-    #[error("{0}")]
-    Tls(#[from] TlsError),
-    /// The policy, the tokens or the issuer's keys cannot be used.
-    #[error("{0}")]
-    Access(String),
-    /// The volume cannot be opened. Used if the cause does not name its path.
-    #[error("data_dir {path}: {source}")]
-    Volume {
-        /// Where it is.
-        path: String,
-        /// What is wrong with it.
-        source: StorageError,
-    },
-    /// Metrics cannot be recorded.
-    #[error("metrics: {0}")]
-    Metrics(#[from] metrics_exporter_prometheus::BuildError),
-    /// The store cannot be opened, or must not be written any more.
-    #[error("{0}")]
-    Storage(#[from] StorageError),
-    /// A part of the store ended unexpectedly.
-    #[error("{0}")]
-    Store(StoreError),
-}
-
-impl From<StoreError> for ServerError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Storage(error) => Self::Storage(error),
-            error @ StoreError::Ended { .. } => Self::Store(error),
-        }
-    }
-}
 
 /// The open stores, and what ends with them.
 struct RunningStore {

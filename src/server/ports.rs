@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{ServerError, descriptors::Descriptors};
+use super::{descriptors::Descriptors, error::ServerError};
 use crate::{
     http::{self, state::OpsState},
     net::{self, CurrentRoutes, ServedPort, settings::NetSettings, tls::Tls},

@@ -8,7 +8,7 @@ use tokio::{task, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    ServerError,
+    error::ServerError,
     open::{close, cold_options, connect, open_disk, open_volume, store_options, writer_options},
     shard_mark,
     shards::of_shard,

@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path};
 
-use super::ServerError;
+use super::error::ServerError;
 pub(super) use crate::cluster::volumes::{directory, volume};
 use crate::cluster::volumes::{mark, mark_text};
 use cold_s3::cluster::ClusterRecord;

@@ -308,6 +308,35 @@ impl StorageError {
         matches!(self, Self::Unavailable { .. } | Self::Overloaded { .. } | Self::Denied { .. })
     }
 
+    /// Whether it refuses a request by what is stored. Of a shard with a log only its owner knows what that
+    /// is.
+    pub fn is_by_what_is_stored(&self) -> bool {
+        match self {
+            Self::OffsetMismatch { .. }
+            | Self::UnknownTable(_)
+            | Self::UnknownGroup(_)
+            | Self::TooMany { .. }
+            | Self::OverQuota { .. }
+            | Self::PartitionsShrink { .. }
+            | Self::KeyReused { .. }
+            | Self::BeyondEnd { .. }
+            | Self::Expired { .. }
+            | Self::CommitBackwards { .. } => true,
+            Self::Unavailable { .. }
+            | Self::Denied { .. }
+            | Self::Corrupt { .. }
+            | Self::Overloaded { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::Closed
+            | Self::Refused(_)
+            | Self::Fenced(_)
+            | Self::FenceUnknown { .. }
+            | Self::Demoted
+            | Self::NoOwner
+            | Self::LogUnavailable { .. } => false,
+        }
+    }
+
     /// Whether the same call may succeed later without anyone's help.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Overloaded { .. } | Self::LogUnavailable { .. })

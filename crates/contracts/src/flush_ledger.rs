@@ -41,11 +41,14 @@ pub trait FlushLedger: Send + Sync {
 
     /// Makes the bounds of coming segments durable. `erasures` is what the scan of their events has
     /// returned: if events were erased since, the segments may hold some of them, and a retry would write
-    /// other bytes.
+    /// other bytes. Bounds that were fixed stay until the segment is marked or dropped: they may be repeated,
+    /// and no others take their place.
     ///
     /// # Errors
-    /// `Unavailable` if events were erased since the scan: scan again. `Expired` if one begins below its
-    /// partition's earliest offset; `OutcomeUnknown` or `Closed`.
+    /// `Unavailable` if events were erased since the scan, or a partition's next segment has other bounds by
+    /// now: scan again, within those. `Expired` if one begins below its partition's earliest offset;
+    /// `LogUnavailable` if a shard's log does not answer, or not in time: then they may be fixed later all
+    /// the same. `OutcomeUnknown` or `Closed`.
     async fn intend(&self, intents: Vec<(Partition, FlushIntent)>, erasures: u64)
     -> Result<(), StorageError>;
 

@@ -2,7 +2,9 @@
 //! first, and what others have entered is applied.
 //!
 //! The order of a change is: decided by the owner's writer, in the log, on this volume, visible to readers,
-//! answered. The engine knows nothing of terms: [`BatchLog`] does, and says where each entry stands.
+//! answered. An answer that changes nothing and goes by what is stored waits for an entry too: a refusal, or
+//! that all events of an append are known. Another copy may own the shard by then, and have stored something
+//! else. The engine knows nothing of terms: [`BatchLog`] does, and says where each entry stands.
 
 use std::sync::Arc;
 
@@ -141,7 +143,7 @@ pub trait BatchLog: std::fmt::Debug + Send + Sync {
     /// `Demoted`, `LogUnavailable` or `Overloaded`, with nothing written.
     fn check(&self) -> Result<(), StorageError>;
 
-    /// Waits until a client's write that was taken now has waited for long enough.
+    /// Waits until a write that was taken now, and that has no end of its own, has waited for long enough.
     async fn out_of_patience(&self);
 }
 
@@ -170,7 +172,7 @@ impl WriterRole {
         }
     }
 
-    /// Waits for the answer to a client's write, but with a log no longer than is allowed.
+    /// Waits for the answer to a write, but with a log no longer than a client's may take.
     ///
     /// # Errors
     /// Those of the answer; `LogUnavailable` if it did not come in time, and may be written later.

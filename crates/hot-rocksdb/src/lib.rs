@@ -40,7 +40,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, mpsc},
     task,
 };
 
@@ -50,7 +50,7 @@ use self::{
     keys::TableId,
     notes::WriterNotes,
     options::OpenOptions,
-    request::{OpenVolume, Request, WriterOptions, WriterReply},
+    request::{OpenVolume, Request, WriterOptions, WriterReply, ask},
     rocksdb::Db,
     settings::{DiskSettings, HotSettings, KeySettings, NewTableSettings},
     writer::{Guards, Writer},
@@ -208,16 +208,6 @@ fn table_id(catalog: &SharedCatalog, table: &TableName) -> Result<TableId, Stora
     id.ok_or_else(|| StorageError::UnknownTable(table.clone()))
 }
 
-/// Sends a request to the writer and waits for its answer. Unlike an append, it waits for room in the queue.
-async fn ask<T>(
-    writer: &mpsc::Sender<Request>,
-    request: impl FnOnce(WriterReply<T>) -> Request,
-) -> Result<T, StorageError> {
-    let (reply, answer) = oneshot::channel();
-    writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
-    answer.await.map_err(|_| StorageError::Closed)?
-}
-
 #[async_trait]
 impl Catalog for RocksHot {
     fn table(&self, name: &TableName) -> Option<Arc<TableStatus>> {
@@ -260,7 +250,12 @@ impl FlushLedger for RocksHot {
         intents: Vec<(Partition, FlushIntent)>,
         erasures: u64,
     ) -> Result<(), StorageError> {
-        self.ask(|reply| Request::Intend { intents, erasures, reply }).await
+        let role = self.role.get();
+        // A log that is nearly full is no reason: this is what makes room in it.
+        if let Err(silent @ StorageError::LogUnavailable { .. }) = role.check() {
+            return Err(silent);
+        }
+        role.within_patience(self.ask(|reply| Request::Intend { intents, erasures, reply })).await
     }
 
     async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {

@@ -7,9 +7,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    ask,
     keys::{cf, meta},
-    request::Request,
+    request::{Request, ask},
     rocksdb::Db,
 };
 use contracts::{error::StorageError, journal::Notes};

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
@@ -200,6 +200,16 @@ pub enum Request {
         /// Answered when it is durable.
         reply: WriterReply<()>,
     },
+}
+
+/// Sends a request to the writer and waits for its answer. Unlike an append, it waits for room in the queue.
+pub(super) async fn ask<T>(
+    writer: &mpsc::Sender<Request>,
+    request: impl FnOnce(WriterReply<T>) -> Request,
+) -> Result<T, StorageError> {
+    let (reply, answer) = oneshot::channel();
+    writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
+    answer.await.map_err(|_| StorageError::Closed)?
 }
 
 /// A request that belongs to an erasure.

@@ -39,7 +39,7 @@ use self::{
         a_filter_looks_into_events, a_key_has_a_home_until_keys_are_elsewhere,
         a_read_goes_back_from_a_position,
     },
-    segments::a_segment_is_filled_within_its_bounds,
+    segments::{a_segment_is_filled_within_its_bounds, bounds_that_were_fixed_stay},
 };
 
 /// A volume with an engine on it that can be crashed.
@@ -68,6 +68,7 @@ pub async fn suite<V: Volume>(empty: impl Fn() -> V) {
         a_filter_looks_into_events
         a_key_has_a_home_until_keys_are_elsewhere
         a_segment_is_filled_within_its_bounds
+        bounds_that_were_fixed_stay
         only_what_is_flushed_leaves
         an_erased_event_keeps_its_place_and_the_hash_of_its_key
         what_a_segment_being_written_holds_is_left

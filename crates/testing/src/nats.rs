@@ -22,16 +22,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+pub use super::places::{PASSWORD, USER};
 use super::{
     machine::Machine,
     process,
     server::{PATIENCE, eventually, eventually_some},
     signal::send_signal,
 };
-
-/// Who may write to them.
-pub const USER: &str = "zombi";
-pub const PASSWORD: &str = "secret";
 
 /// Servers.
 pub const SERVERS: usize = 3;

@@ -1,9 +1,14 @@
-//! What makes a server a pod: its place among the pods of a cluster.
+//! What makes a server a pod: its place among the pods of a cluster, and who it is to the servers of their
+//! logs.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 /// Shards of the clusters in tests.
 pub const SHARDS: u32 = 6;
+
+/// Who may write to the servers of logs.
+pub const USER: &str = "zombi";
+pub const PASSWORD: &str = "secret";
 
 /// What is set of a pod and of no other.
 pub(crate) const POD_SETTINGS: [&str; 15] = [

@@ -11,6 +11,9 @@ use contracts::{
     settings::{BrokenRules, MAX_BYTES, MAX_MEMORY, MAX_SECS, MAX_WAIT_SECS, Seconds, Section},
 };
 
+/// How much longer each copy of a shard waits than the one that ranks before it.
+pub(crate) const RANK_WAIT: Duration = Duration::from_millis(500);
+
 /// When events move to S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlushSettings {
@@ -187,6 +190,12 @@ impl CopySettings {
     /// How long the log must be silent before the first of the other copies takes over.
     pub fn takeover(self) -> Duration {
         Duration::from_millis(self.takeover_ms)
+    }
+
+    /// How long the log is silent at most until one of so many copies has taken over, if any can; a tick more,
+    /// as nobody sees an entry at once.
+    pub fn takeover_by_any(self, copies: u32) -> Duration {
+        self.takeover() + RANK_WAIT * copies + self.tick()
     }
 }
 

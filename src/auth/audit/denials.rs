@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{AuditOutcome, AuditRecord};
+use super::record::{AuditOutcome, AuditRecord};
 use crate::auth::{
     principal::{Principal, network_of},
     verb::Verb,

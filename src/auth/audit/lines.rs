@@ -8,7 +8,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::{AuditOutcome, AuditRecord, denials::UnsaidDenials};
+use super::{
+    denials::UnsaidDenials,
+    record::{AuditOutcome, AuditRecord},
+};
 
 /// The target of its events. Other layers must leave it out.
 pub(crate) const TARGET: &str = "zombi::audit";

@@ -1,67 +1,30 @@
 //! The audit log: who asked for what, and whether it was allowed. `denials` decides when denials that repeat
-//! are said, `lines` writes.
+//! are said, `lines` writes, `record` is what it is told.
 
 mod denials;
 mod lines;
+mod record;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::denials::DenialTurns;
-pub(crate) use self::lines::{TARGET, layer};
+pub(crate) use self::{
+    lines::{TARGET, layer},
+    record::{AuditOutcome, AuditRecord},
+};
 use super::{
-    principal::Principal,
     settings::{AuditLog, AuditSettings},
     verb::Verb,
 };
 
 /// How often denials are looked for whose turn has come.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
-
-/// A request that was answered. Nothing in it may be a credential.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AuditRecord<'a> {
-    /// The id that the answer has.
-    pub request_id: &'a str,
-    /// Who sent it; `None` if that is not known.
-    pub principal: Option<&'a Principal>,
-    /// Where it came from: the client of a trusted proxy, not the proxy.
-    pub peer: IpAddr,
-    /// What it asked for.
-    pub verb: Verb,
-    /// With which table, if with one.
-    pub table: Option<&'a str>,
-    /// With which consumer group, if with one.
-    pub group: Option<&'a str>,
-    /// What was decided.
-    pub outcome: AuditOutcome,
-    /// The status of the answer.
-    pub status: u16,
-    /// Events that it wrote, or that were sent for it; `None` where it is not about events.
-    pub records: Option<u64>,
-    /// Bytes that an append brought; of anything else, that were sent for it.
-    pub bytes: u64,
-}
-
-/// What was decided about a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AuditOutcome {
-    /// It was let in, whatever became of it then.
-    Allowed {
-        /// The binding of the policy that allows it, counted from 0; `None` where no policy decides.
-        binding: Option<usize>,
-    },
-    /// It was not.
-    Denied {
-        /// Why: a `reason` of a 401, or the code of the answer. Denials of one reason are counted together.
-        reason: &'static str,
-    },
-}
 
 /// The audit log. Its lines are JSON on standard error, whatever `log.format` and `log.level` are. No request
 /// waits for them: see `telemetry`.

@@ -19,6 +19,7 @@ use super::{
     denials::{MAX_TURNS, TURN},
     *,
 };
+use crate::auth::principal::Principal;
 
 /// What was written.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use axum::{extract::State, response::Response};
 use maud::{Markup, html};
 
 use super::super::{
-    Console, PATH,
     api::{ApiGroup, ApiGroups, ApiOffset},
+    base::{Console, PATH},
     view::{
         NavItem, empty, scrolling,
         text::{address, count, counted, path_name},

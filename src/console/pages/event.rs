@@ -7,8 +7,8 @@ use maud::html;
 
 use super::{
     super::{
-        Console, PATH,
         api::ApiPage,
+        base::{Console, PATH},
         view::{
             NavItem, empty,
             payload::{kind, whole},

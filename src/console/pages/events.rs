@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::super::{
-    Console, PATH,
     api::{ApiPage, ApiRecord, ApiTables},
+    base::{Console, PATH},
     view::{
         NavItem, copy_button, empty,
         payload::{kind, line, whole},

@@ -7,8 +7,8 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::super::{
-    Console, PATH,
     api::{ApiMetrics, ApiProbe, ApiSettings},
+    base::{Console, PATH},
     view::{
         NavItem, empty, no_right, scrolling,
         text::{address, count, time, whole},

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::{
     super::{
-        Console, PATH,
         api::{ApiMetrics, ApiProbe, ApiSettings, ApiStats, ApiTables},
+        base::{Console, PATH},
         browsers::of_console,
         view::{
             NavItem, no_right,

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        Console, PATH,
         api::{ApiMove, ApiProblem, ApiReset},
+        base::{Console, PATH},
         browsers::of_console,
         view::{
             NavItem, copied, empty, scrolling,

@@ -6,8 +6,8 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use maud::{Markup, html};
 
 use super::super::{
-    Console,
     api::{ApiCluster, ApiCopy, ApiPod, ApiShard},
+    base::Console,
     view::{NavItem, empty, no_right, scrolling, text::bytes},
     visit::{Refused, Shown, Visit},
 };

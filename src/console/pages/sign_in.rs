@@ -10,7 +10,7 @@ use axum::{
 use maud::{Markup, html};
 
 use super::super::{
-    Console, PATH,
+    base::{Console, PATH},
     browsers::of_console,
     view::NavItem,
     visit::{Shown, Visit, see},

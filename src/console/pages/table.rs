@@ -6,8 +6,8 @@ use axum::{extract::State, response::Response};
 use maud::{Markup, html};
 
 use super::super::{
-    Console, PATH,
     api::{ApiConfig, ApiPartition, ApiSegments, ApiTable},
+    base::{Console, PATH},
     view::{
         NavItem, empty, partition_bars, scrolling,
         text::{address, bytes, count, counted, length, path_name, time},

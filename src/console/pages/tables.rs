@@ -6,8 +6,8 @@ use axum::{extract::State, response::Response};
 use maud::{Markup, html};
 
 use super::super::{
-    Console, PATH,
     api::{ApiTable, ApiTables},
+    base::{Console, PATH},
     view::{
         NavItem, copied, empty, scrolling,
         text::{address, bytes, count, path_name},

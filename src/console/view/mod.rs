@@ -7,9 +7,9 @@ use maud::{DOCTYPE, Markup, html};
 
 use self::text::{bytes, count};
 use super::{
-    PATH,
     api::{ApiPartition, ApiTable},
     assets::ASSETS,
+    base::PATH,
 };
 
 /// The places of the navigation.

@@ -5,18 +5,20 @@
 //! cut into pieces; zlib streams and snappy frames likewise. Anything else that follows them is an error.
 //! zstd windows are at most 8 MiB (RFC 9659).
 
+mod input;
 mod snappy_frames;
 #[cfg(test)]
 mod tests;
 mod zlib_streams;
 mod zstd_frames;
 
-use std::io::{self, BufRead, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 
 use axum::http::{HeaderMap, header};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 
+pub use self::input::Input;
 use self::{snappy_frames::SnappyFrames, zlib_streams::ZlibStreams, zstd_frames::ZstdFrames};
 use super::{error::Problem, extract};
 
@@ -159,34 +161,5 @@ impl Decoder {
             Self::Deflate(zlib) => zlib.input(),
             Self::Snappy(snappy) => snappy.input(),
         }
-    }
-}
-
-/// What has arrived of the coded body. Reading it blocks (`WouldBlock`) where more is to come.
-#[derive(Debug, Default)]
-pub struct Input {
-    bytes: Bytes,
-    has_ended: bool,
-}
-
-impl Read for Input {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.fill_buf()?.len().min(out.len());
-        out[..count].copy_from_slice(&self.bytes[..count]);
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl BufRead for Input {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.bytes.is_empty() && !self.has_ended {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        Ok(&self.bytes)
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.bytes.advance(count);
     }
 }

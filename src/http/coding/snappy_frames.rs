@@ -5,7 +5,7 @@ use std::io::{self, BufRead, ErrorKind, Read};
 
 use snap::raw::{Decoder, decompress_len};
 
-use super::Input;
+use super::input::Input;
 
 /// What a frame holds at most when it is decoded.
 const DECODED_BYTES: usize = 64 << 10;

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, ErrorKind, Read};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::Input;
+use super::input::Input;
 
 /// Decodes a body of zlib streams.
 pub struct ZlibStreams {

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, ErrorKind, Read};
 
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
-use super::Input;
+use super::input::Input;
 
 /// The logarithm of the largest window of a zstd frame that is accepted.
 const MAX_WINDOW_LOG: u32 = 23;

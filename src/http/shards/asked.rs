@@ -52,8 +52,8 @@ impl ShardedRoute {
                 ..AskedShards::default()
             });
         }
-        let wanted =
-            if is_passed_on { wanted(parts)? } else { (0..self.shards.cluster.record.shards).collect() };
+        let shards = self.shards.cluster.record.shards;
+        let wanted = if is_passed_on { wanted(parts, shards)? } else { (0..shards).collect() };
         let mut asked = self.asked_for(wanted).await;
         if is_passed_on {
             asked.moved = owned_elsewhere(&asked.others);
@@ -87,14 +87,15 @@ impl ShardedRoute {
     }
 }
 
-/// The shards that another pod asks for.
+/// The shards that another pod asks for, of so many.
 ///
 /// # Errors
 /// 400 if it does not say which those are.
-fn wanted(parts: &Parts) -> Result<Vec<u32>, Problem> {
+fn wanted(parts: &Parts, shards: u32) -> Result<Vec<u32>, Problem> {
     let wanted = parts.headers.get(hop::SHARDS).and_then(|shards| shards.to_str().ok()).unwrap_or_default();
     let number = |number: &str| {
-        number.parse::<u32>().map_err(|_| {
+        let known = number.parse::<u32>().ok().filter(|number| *number < shards);
+        known.ok_or_else(|| {
             let detail = format!("a pod asks for shards by their numbers, and not for {number:?}");
             Problem::new(Code::BadRequest, detail)
         })
@@ -130,13 +131,13 @@ mod tests {
     fn a_pod_is_asked_for_its_shards_by_their_numbers() {
         let header = header_of(&[0, 3, 11]);
         assert_eq!(header, Some(HeaderValue::from_static("0,3,11")));
-        assert_eq!(wanted(&asking(header)).unwrap(), [0, 3, 11]);
+        assert_eq!(wanted(&asking(header), 12).unwrap(), [0, 3, 11]);
         assert_eq!(header_of(&[]), None);
-        for bad in ["", "1,", "x", "-1"] {
-            let refused = wanted(&asking(Some(HeaderValue::from_static(bad)))).unwrap_err();
+        for bad in ["", "1,", "x", "-1", "12", "3,999"] {
+            let refused = wanted(&asking(Some(HeaderValue::from_static(bad))), 12).unwrap_err();
             assert_eq!(refused.code(), Code::BadRequest, "{bad}");
         }
-        assert!(wanted(&asking(None)).is_err());
+        assert!(wanted(&asking(None), 12).is_err());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{
     relayed::{RelayedFor, RelayedFrom, relayed},
     scope_of,
     store::nobody_owns,
-    unanswered::{NoPodAnswer, disagree, failed, silent, unanswered},
+    unanswered::{NoPodAnswer, disagree, failed, left, silent, unanswered},
 };
 use crate::{
     auth::{principal::Principal, quotas::Usage},
@@ -157,7 +157,9 @@ impl Shards {
         pod: u32,
     ) -> Result<Response<Incoming>, SendError> {
         let began = Instant::now();
+        let wait = self.wait_for(pod);
         let answer = self.send_to(head, body, pod).await;
+        wait.end();
         if answer.as_ref().map_or_else(|error| error.is_unsent, is_moved)
             && let Some(owners) = self.cluster.owners.get()
         {
@@ -179,32 +181,39 @@ impl Shards {
     }
 
     /// How long a pod may say nothing before its answer and within it: longer than it waits itself.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         let limits = &self.parts.limits;
         limits.body_secs.duration() + limits.wait_secs.duration() + MORE_PATIENCE
     }
 
-    /// Sends a request to a pod, and gives up if nothing of it or of its answer moves for too long, or if
-    /// this process stops while a read waits.
+    /// Sends a request to a pod that is said to own a shard, and gives up if nothing of it or of its answer
+    /// moves for too long, if another pod has come to own the shard and this one says nothing, or if this
+    /// process stops while a read waits.
     async fn send_patiently(
         &self,
         head: &PassedHead,
         body: BodyToPass<'_>,
-        pod: u32,
+        (pod, shard): (u32, u32),
     ) -> Result<Answered, NoPodAnswer> {
         let patience = self.patience();
         let given_up = CancellationToken::new();
         let sent = body.for_pod(head.wanted.clone(), given_up.clone());
         let mut answer = pin!(self.send(head, sent, pod));
+        let mut is_left = pin!(self.is_left(pod, shard));
         let mut before = body.received();
         loop {
             tokio::select! {
+                biased;
                 answer = &mut answer => {
                     if let (Err(_), Some(problem)) = (&answer, body.problem()) {
                         return Err(problem.into());
                     }
                     let answer = answer.map_err(|error| unanswered(pod, &error))?;
                     return Ok(Answered { pod, answer, given_up });
+                }
+                () = &mut is_left => {
+                    given_up.cancel();
+                    return Err(left(pod, is_read(&head.method)));
                 }
                 () = self.parts.stopping.cancelled(), if is_read(&head.method) => {
                     let detail = "the server is stopping; another pod has the answer";
@@ -223,7 +232,8 @@ impl Shards {
     }
 
     /// Sends a request to the pod that is said to own a shard. If that has not had it, or does not own the
-    /// shard, the log is asked who does; where nothing of the body was sent, that one is asked, once.
+    /// shard, the log is asked who does; where nothing of the body was sent, that one is asked, once. A write
+    /// that the pod may have had is never sent again.
     ///
     /// # Errors
     /// Why there is no answer.
@@ -233,13 +243,13 @@ impl Shards {
         body: BodyToPass<'_>,
         (pod, shard): (u32, u32),
     ) -> Result<Answered, Problem> {
-        let (named, refused) = match Box::pin(self.send_patiently(head, body, pod)).await {
+        let (named, refused) = match Box::pin(self.send_patiently(head, body, (pod, shard))).await {
             Ok(answered) => {
                 let Some(named) = owner_if_moved(&answered.answer) else { return Ok(answered) };
                 answered.given_up.cancel();
                 (Some(named), disagree(pod))
             }
-            Err(NoPodAnswer { problem, is_unsent: true }) => (None, problem),
+            Err(NoPodAnswer { problem, may_repeat: true }) => (None, problem),
             Err(lost) => return Err(lost.problem),
         };
         if !body.is_there_still() {
@@ -250,7 +260,7 @@ impl Shards {
         if owner == self.cluster.own {
             return Err(nobody_owns()); // it has just come to this pod, which has no store of it open yet
         }
-        let answered = Box::pin(self.send_patiently(head, body, owner)).await?;
+        let answered = Box::pin(self.send_patiently(head, body, (owner, shard))).await?;
         if is_moved(&answered.answer) {
             answered.given_up.cancel();
             return Err(disagree(owner));
@@ -299,15 +309,15 @@ impl ShardedRoute {
             }
             answered => answered?,
         };
-        Box::pin(self.relay(&head, answered, waits)).await
+        Box::pin(self.relay(&head, (answered, shard), waits)).await
     }
 
-    /// Another pod's answer as this one's. A refusal is read whole at once: what the client still has to send
-    /// is read by nobody there.
+    /// Another pod's answer about a shard as this one's. A refusal is read whole at once: what the client
+    /// still has to send is read by nobody there.
     async fn relay(
         &self,
         head: &PassedHead,
-        answered: Answered,
+        (answered, shard): (Answered, u32),
         waits: Option<CountGuard>,
     ) -> Result<Response, Problem> {
         let Answered { pod, answer, given_up } = answered;
@@ -326,7 +336,7 @@ impl ShardedRoute {
             caller: &head.scope.caller,
             is_read: is_read(&head.method),
             is_head: head.method == Method::HEAD,
-            patience: self.shards.patience(),
+            silence: self.shards.silence((pod, shard)),
             waits,
             given_up,
         };

@@ -306,9 +306,95 @@ fn tables_of_page(request: &Request) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use cold_s3::cluster::{ClusterRecord, ClusterShape};
+    use contracts::{
+        error::Overload,
+        shared_log::{LogError, SharedLog},
+    };
     use serde_json::json;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::{
+        cluster::{
+            Cluster,
+            client::PodClient,
+            copies::tests::OwnedCopy,
+            owners::{Owners, OwnersParts, ShardLogs},
+            settings::ClusterSettings,
+        },
+        http::{
+            code::Code,
+            limits::Limits,
+            memory::Budget,
+            shards::{
+                ShardParts, Shards,
+                store::tests::{answering, code, stores_of},
+            },
+        },
+        net::tls::settings::TlsSettings,
+    };
+
+    /// Logs that nobody needs to ask.
+    struct NoLogs;
+
+    #[async_trait]
+    impl ShardLogs for NoLogs {
+        async fn log(&self, _: u32) -> Result<Arc<dyn SharedLog>, LogError> {
+            Err(LogError::Unavailable("it is not to be asked".to_owned()))
+        }
+    }
+
+    /// A cluster of two pods with one shard, which a copy of this pod owns.
+    fn shards_of(owned: &OwnedCopy) -> Arc<Shards> {
+        let shape = ClusterShape { pods: 2, shards: 1, copies: 2 };
+        let settings = ClusterSettings { pods: 2, shards: 1, ..ClusterSettings::default() };
+        let cluster = Cluster::new(&settings, ClusterRecord::new(shape), 0, None);
+        drop(cluster.owners.set(Owners::new(OwnersParts {
+            own: 0,
+            shards: 1,
+            logs: Arc::new(NoLogs),
+            copies: vec![Arc::clone(&owned.copy)],
+            fresh_for: Duration::from_secs(1),
+            patience: Duration::from_secs(2),
+            silence: Duration::from_secs(6),
+        })));
+        let client = PodClient::new(&settings, &TlsSettings::default()).unwrap();
+        let parts = ShardParts {
+            limits: Arc::new(Limits::default()),
+            inflight: Budget::new(1 << 20, 100, Overload::Memory),
+            responses: Budget::new(1 << 20, 100, Overload::Answers),
+            stopping: CancellationToken::new(),
+            confirm_timeout: Some(Duration::from_secs(2)),
+        };
+        Arc::new(Shards::new(Arc::new(cluster), Arc::new(client), parts))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_about_all_shards_is_answered_by_who_is_known_to_own_them() {
+        for (method, path, body) in [
+            (Method::GET, "/tables", r#"{"tables":[],"has_more":false,"next":null}"#),
+            (Method::GET, "/consumers", r#"{"groups":["g"]}"#),
+            (Method::GET, "/consumers/{group}", r#"{"group":"g","lag":0,"tables":[],"offsets":[]}"#),
+            (Method::DELETE, "/consumers/{group}", ""),
+            (Method::POST, "/flush", r#"{"events":0,"bytes":0,"segments":[]}"#),
+        ] {
+            let owned = OwnedCopy::new().await;
+            let stores = stores_of(&owned);
+            let route = (Some(&method), path);
+            let endpoint =
+                shards_of(&owned).endpoint(route, &stores, answering(move || body.into_response()));
+            let request = || Request::builder().method(&method).body(Body::empty()).unwrap();
+            let told = endpoint(request()).await;
+            assert!(told.status().is_success(), "{method} {path}: {told:?}");
+            owned.log.cut_off(true);
+            let told = endpoint(request()).await;
+            assert_eq!(code(&told), Some(Code::LogUnavailable), "{method} {path}: {told:?}");
+        }
+    }
 
     #[test]
     fn a_pod_that_waits_for_its_log_has_the_time_to_say_so() {

@@ -11,6 +11,7 @@ mod forward;
 mod gather;
 mod heard;
 mod hop;
+mod left;
 mod merge;
 mod passed;
 mod reach;

@@ -4,7 +4,6 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use axum::{
@@ -13,7 +12,6 @@ use axum::{
     response::Response,
 };
 use hyper::body::{Frame, Incoming, SizeHint};
-use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::counted::{EventCounter, StreamForm};
@@ -33,6 +31,9 @@ struct PodSilent;
 /// Ready when something is to stop.
 pub(super) type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Begins a wait for a pod that has stopped to send.
+pub(super) type SilenceMaker = Box<dyn Fn() -> StopFuture + Send>;
+
 /// Where the body of an answer comes from.
 pub(super) enum RelayedFrom {
     /// From the pod, piece by piece.
@@ -46,9 +47,9 @@ struct RelayedBody {
     body: Body,
     /// Ready when this process stops: an answer without an end then ends cleanly, and its client comes back.
     stopping: Option<StopFuture>,
-    /// How long the pod may say nothing, and what is left of that while it does.
-    patience: Duration,
-    silence: Option<Pin<Box<Sleep>>>,
+    /// Begins what is ready when the pod has said nothing for too long, and that while it says nothing.
+    begin_silence: SilenceMaker,
+    silence: Option<StopFuture>,
     /// Whether the answer has no body: its length is what the pod says.
     is_head: bool,
     is_over: bool,
@@ -86,8 +87,8 @@ impl HttpBody for RelayedBody {
             return Poll::Ready(frame);
         }
         // A frozen pod keeps its connections open, and never says anything on them again.
-        let patience = self.patience;
-        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let this = &mut *self;
+        let silence = this.silence.get_or_insert_with(|| (this.begin_silence)());
         ready!(silence.as_mut().poll(context));
         self.is_over = true;
         Poll::Ready(Some(Err(axum::Error::new(PodSilent))))
@@ -107,8 +108,8 @@ pub(super) struct RelayedFor<'a> {
     pub(super) caller: &'a Caller,
     pub(super) is_read: bool,
     pub(super) is_head: bool,
-    /// How long the pod may say nothing.
-    pub(super) patience: Duration,
+    /// Begins what is ready when the pod has said nothing for too long.
+    pub(super) silence: SilenceMaker,
     /// Marks the connection while a read waits.
     pub(super) waits: Option<CountGuard>,
     /// Ends what is still being sent of the request's body.
@@ -143,7 +144,7 @@ pub(super) fn relayed(
     let body = RelayedBody {
         body: from,
         stopping: is_endless.then(|| Box::pin(stopping.cancelled_owned()) as StopFuture),
-        patience: asked.patience,
+        begin_silence: asked.silence,
         silence: None,
         is_head: asked.is_head,
         is_over: false,
@@ -161,10 +162,11 @@ pub(super) fn relayed(
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use std::{convert::Infallible, time::Duration};
 
     use futures_util::{StreamExt, stream};
     use http_body_util::BodyExt;
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -172,7 +174,7 @@ mod tests {
         RelayedBody {
             body,
             stopping: None,
-            patience: Duration::from_secs(60),
+            begin_silence: Box::new(|| Box::pin(sleep(Duration::from_secs(60)))),
             silence: None,
             is_head,
             is_over: false,

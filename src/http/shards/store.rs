@@ -19,6 +19,7 @@ use crate::{
         route::{HandlerEndpoint, HandlerMaker},
     },
 };
+use contracts::error::StorageError;
 
 /// When somebody may ask again who finds nobody that owns a shard.
 const OWNED_SOON: Duration = Duration::from_secs(1);
@@ -114,6 +115,24 @@ impl CopyHandler {
             if self.copy.owned_term() == term { response } else { of_ended_term(response) }
         })
     }
+
+    /// A refusal that was found in a term, once it is known that this copy has owned the shard in it until
+    /// after that.
+    async fn confirm_refusal(&self, refusal: Response, term: Option<u64>) -> Response {
+        match self.copy.copy().confirm().await {
+            Ok(()) if self.copy.owned_term() == term => refusal,
+            Ok(()) => Problem::from(StorageError::Demoted).into_response(),
+            Err(error) => Problem::from(error).into_response(),
+        }
+    }
+}
+
+/// Whether a handler refuses to change anything by what it has looked up: such requests never come to the
+/// writer, or only some of them do.
+fn is_refused_by_look(response: &Response) -> bool {
+    let problem = response.extensions().get::<Problem>().filter(|problem| problem.is_of_the_whole());
+    let code = problem.map(Problem::code);
+    matches!(code, Some(Code::UnknownTable | Code::EraseBeyondEnd | Code::TooManyOffsets))
 }
 
 /// An answer of a store whose term has ended meanwhile. It closes as it does when the process stops, and that
@@ -164,15 +183,22 @@ impl ShardHandlers {
     }
 
     /// The answer of the one at a place, which there is. What is only read is answered once it is known that
-    /// this copy still owned the shard when it was asked.
+    /// this copy still owned the shard when it was asked. What is changed is entered in the shard's log,
+    /// which shows that, and so is what the writer refuses; a refusal that a handler finds by itself is no
+    /// entry.
     pub(super) async fn answer(&self, place: usize, request: Request) -> Response {
         let handler = match self {
             Self::Bound(here) => return here[place](request).await,
             Self::Owned { copies, .. } => &copies[place],
         };
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let term = handler.copy.owned_term();
         let Some(answering) = handler.begin(request) else { return nobody_owns().into_response() };
-        if is_read { confirmed(&handler.copy, answering).await } else { answering.await }
+        if is_read {
+            return confirmed(&handler.copy, answering).await;
+        }
+        let response = answering.await;
+        if is_refused_by_look(&response) { handler.confirm_refusal(response, term).await } else { response }
     }
 
     /// The same where this copy has been known to own the shard since it was asked.
@@ -217,9 +243,83 @@ pub(super) fn nobody_owns() -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use axum::{body::Body, http::StatusCode};
+
     use super::*;
-    use contracts::error::StorageError;
+    use crate::{cluster::copies::tests::OwnedCopy, http::route::AnswerFuture};
+    use contracts::name::{Partition, TableName};
+
+    /// Handlers that give this answer, over any store.
+    pub(in crate::http::shards) fn answering(
+        answer: impl Fn() -> Response + Copy + Send + Sync + 'static,
+    ) -> HandlerMaker<Arc<()>> {
+        Box::new(move |_: Arc<()>| -> HandlerEndpoint {
+            Arc::new(move |_: Request| -> AnswerFuture { Box::pin(async move { answer() }) })
+        })
+    }
+
+    /// The store of a copy, which is open in its term.
+    pub(in crate::http::shards) fn stores_of(owned: &OwnedCopy) -> ShardStores<()> {
+        let store = OwnedStore::new(Arc::clone(&owned.copy));
+        store.serve(owned.copy.owned_term().unwrap(), Arc::new(()));
+        ShardStores::Owned { spare: Arc::new(()), stores: [Arc::new(store)].into() }
+    }
+
+    /// The code of a problem, if it is one.
+    pub(in crate::http::shards) fn code(response: &Response) -> Option<Code> {
+        response.extensions().get::<Problem>().map(Problem::code)
+    }
+
+    fn table() -> TableName {
+        TableName::parse("t").unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_looked_up_is_answered_by_who_is_known_to_own_the_shard() {
+        let fine = || StatusCode::CREATED.into_response();
+        let missing = || Problem::from(StorageError::UnknownTable(table())).into_response();
+        let beyond = || Problem::new(Code::EraseBeyondEnd, "").into_response();
+        let many = || Problem::new(Code::TooManyOffsets, "").into_response();
+        let by_writer = || {
+            let partition = Partition::new(table(), 0);
+            Problem::from(StorageError::OffsetMismatch { partition, expected: 2, next: 1 }).into_response()
+        };
+        // What was written is told whatever follows it.
+        let written = || {
+            let problem = Problem::from(StorageError::UnknownTable(table()));
+            problem.with("committed", 3).into_response()
+        };
+        let flushed = || {
+            let problem = Problem::from(StorageError::UnknownTable(table()));
+            problem.unknown_outcome().into_response()
+        };
+        let cases: [(Method, fn() -> Response, bool); 10] = [
+            (Method::GET, fine, true),
+            (Method::HEAD, fine, true),
+            (Method::GET, missing, true),
+            (Method::POST, missing, true),
+            (Method::POST, beyond, true),
+            (Method::POST, many, true),
+            // These have entries of their own.
+            (Method::POST, fine, false),
+            (Method::POST, by_writer, false),
+            (Method::POST, written, false),
+            (Method::POST, flushed, false),
+        ];
+        for (method, answer, is_confirmed) in cases {
+            let owned = OwnedCopy::new().await;
+            let here = ShardHandlers::new(&stores_of(&owned), answering(answer));
+            let request = || Request::builder().method(&method).body(Body::empty()).unwrap();
+            let expected = answer();
+            let told = here.answer(0, request()).await;
+            assert_eq!((told.status(), code(&told)), (expected.status(), code(&expected)), "{method}");
+            owned.log.cut_off(true);
+            let told = here.answer(0, request()).await;
+            let is_refused = code(&told) == Some(Code::LogUnavailable);
+            assert_eq!(is_refused, is_confirmed, "{method} {:?}: {told:?}", code(&expected));
+        }
+    }
 
     #[test]
     fn a_store_that_ends_with_its_term_is_no_process_that_stops() {

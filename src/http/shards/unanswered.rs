@@ -13,13 +13,13 @@ use crate::{
 pub(super) struct NoPodAnswer {
     /// For the client.
     pub(super) problem: Problem,
-    /// Whether the pod cannot have had the request.
-    pub(super) is_unsent: bool,
+    /// Whether another pod may be asked: this one cannot have had the request, or that changes nothing.
+    pub(super) may_repeat: bool,
 }
 
 impl From<Problem> for NoPodAnswer {
     fn from(problem: Problem) -> Self {
-        Self { problem, is_unsent: false }
+        Self { problem, may_repeat: false }
     }
 }
 
@@ -52,12 +52,19 @@ pub(super) fn failed(pod: u32, error: &SendError) -> Problem {
 
 /// The same, for who may ask another one.
 pub(super) fn unanswered(pod: u32, error: &SendError) -> NoPodAnswer {
-    NoPodAnswer { problem: failed(pod, error), is_unsent: error.is_unsent }
+    NoPodAnswer { problem: failed(pod, error), may_repeat: error.is_unsent }
 }
 
 /// A pod has a connection and says nothing.
 pub(super) fn silent(pod: u32) -> Problem {
     of_pod(pod, "does not answer in time").unknown_outcome()
+}
+
+/// A pod has a connection and says nothing, and the log says that it does not own the shard any more. A read
+/// may be asked of another one; what has become of a write nobody knows.
+pub(super) fn left(pod: u32, is_read: bool) -> NoPodAnswer {
+    let problem = of_pod(pod, "says nothing, and has lost the shard meanwhile").unknown_outcome();
+    NoPodAnswer { problem, may_repeat: is_read }
 }
 
 /// Two pods name different owners.

@@ -4,7 +4,9 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use cold_s3::{formats, names};
 use contracts::{
+    catalog::PartitionStatus,
     error::StorageError,
+    name::Partition,
     segment::{FlushIntent, FormatId, SegmentId},
 };
 
@@ -15,6 +17,18 @@ use crate::{
     store::{FORMAT, Store, TUNING, Tuning},
 };
 
+/// A partition with events that are not cold, none of which is in a segment that is on its way.
+async fn unplanned(world: &mut World, hot: &Hot) -> (Partition, PartitionStatus) {
+    loop {
+        let placed = world.append(hot.tier.as_ref()).await.unwrap();
+        world.ack(placed);
+        let pending = hot.tier.pending().into_iter().find(|(_, status)| status.intent.is_none());
+        if let Some(pending) = pending {
+            return pending;
+        }
+    }
+}
+
 /// A newer program has begun a segment that this one cannot write.
 #[test]
 fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothing() {
@@ -24,8 +38,7 @@ fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothi
         world.work(&store, false, after(Duration::from_secs(4))).await;
         store.crash().await;
         let hot = Hot::open(&ground, &world.clock).unwrap();
-        world.append(hot.tier.as_ref()).await.unwrap();
-        let (partition, status) = hot.tier.pending().into_iter().next().unwrap();
+        let (partition, status) = unplanned(&mut world, &hot).await;
         let format = FormatId::new("other/1").unwrap();
         let intent = FlushIntent {
             range: status.watermarks.unflushed(),
@@ -65,14 +78,7 @@ fn a_segment_on_its_way_in_an_older_format_is_finished_in_that_format() {
         world.work(&store, false, after(Duration::from_secs(4))).await;
         store.crash().await;
         let hot = Hot::open(&ground, &world.clock).unwrap();
-        let (partition, status) = loop {
-            let placed = world.append(hot.tier.as_ref()).await.unwrap();
-            world.ack(placed);
-            let pending = hot.tier.pending().into_iter().find(|(_, status)| status.intent.is_none());
-            if let Some(pending) = pending {
-                break pending;
-            }
-        };
+        let (partition, status) = unplanned(&mut world, &hot).await;
         let format = FormatId::new("jsonl.zst/2").unwrap();
         assert_ne!(format, FORMAT, "it is an older one");
         let unflushed = status.watermarks.unflushed();

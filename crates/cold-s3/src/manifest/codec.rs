@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Manifest, SegmentEntry};
+use super::{link::Manifest, segment::SegmentEntry};
 use crate::formats;
 use contracts::error::StorageError;
 

@@ -10,6 +10,11 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
+/// As serde asks: whether a number is left out.
+pub(super) fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Offsets whose events were lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

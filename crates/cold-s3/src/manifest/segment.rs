@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{is_zero, partition};
+use super::entries::{is_zero, partition};
 use crate::formats;
 use contracts::{
     clock::TimestampMs,

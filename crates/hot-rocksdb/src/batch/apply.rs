@@ -68,7 +68,7 @@ impl Batch<'_> {
                 for (partition, intent) in &intents {
                     self.check_next_segment(partition, intent)?;
                 }
-                self.record_intents(intents, u64::MAX)
+                self.plan(intents)
             }
             What::Flushed(named) => {
                 let segments = self.not_flushed(read_segments(named)?)?;

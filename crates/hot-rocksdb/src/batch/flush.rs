@@ -31,6 +31,11 @@ const ROOM_PART: u64 = 16;
 #[error("events were erased while a segment was being filled: it is filled again")]
 struct ErasedMeanwhile;
 
+/// A segment has other bounds than its partition's next one already has.
+#[derive(Debug, thiserror::Error)]
+#[error("the bounds of the partition's next segment were fixed meanwhile: it is filled again, within them")]
+struct FixedMeanwhile;
+
 impl Batch<'_> {
     /// Stages that published segments are flushed, and queues their events for eviction.
     pub(super) fn mark_flushed(
@@ -70,7 +75,8 @@ impl Batch<'_> {
     }
 
     /// Stages the bounds of coming segments; refuses one whose first events retention or DELETE has dropped,
-    /// and all of them if events were erased since they were scanned.
+    /// and all of them if events were erased since they were scanned. Bounds that were fixed stay: whoever
+    /// asked for them may have given up waiting for that, and tries again with others.
     pub(super) fn record_intents(
         &mut self,
         intents: Vec<(Partition, FlushIntent)>,
@@ -79,6 +85,17 @@ impl Batch<'_> {
         if erasures < self.erasures() {
             return Err(StorageError::unavailable(Tier::Hot, ErasedMeanwhile));
         }
+        for (partition, intent) in &intents {
+            let fixed = self.peek(self.existing(partition)?).intent;
+            if fixed.is_some_and(|fixed| fixed != *intent) {
+                return Err(StorageError::unavailable(Tier::Hot, FixedMeanwhile));
+            }
+        }
+        self.plan(intents)
+    }
+
+    /// Stages the bounds of coming segments, whatever they were.
+    pub(super) fn plan(&mut self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
         for (partition, intent) in intents {
             let key = self.existing(&partition)?;
             let earliest = self.peek(key).watermarks.earliest;

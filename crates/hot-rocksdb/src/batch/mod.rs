@@ -89,6 +89,8 @@ pub(super) struct Batch<'a> {
     is_entered: bool,
     changes: Vec<stored::Change>,
     request_began: usize,
+    /// Whether a client waits for the request that is being staged.
+    is_clients: bool,
     appended_runs: BTreeMap<PartitionNumber, stored::AppendedRun>,
     /// Whether somebody waits for it as a proof that this copy owns the shard.
     confirms: bool,
@@ -141,6 +143,7 @@ impl<'a> Batch<'a> {
             is_entered: false,
             changes: Vec::new(),
             request_began: 0,
+            is_clients: false,
             appended_runs: BTreeMap::new(),
             confirms: false,
             may_be_known: false,
@@ -157,9 +160,10 @@ impl<'a> Batch<'a> {
         self.is_entered = true;
     }
 
-    /// Stages a request, or answers it at once if it cannot be done.
+    /// Stages a request. If it cannot be done it is answered at once, unless the answer has to be confirmed.
     pub(super) fn stage(&mut self, request: Request) {
         self.record_request(&request);
+        self.is_clients = request.is_of_a_client();
         match request {
             Request::Append { table, events, expected_offset, made_by, reply } => {
                 let staged = self.append(table, events, expected_offset, made_by);
@@ -252,18 +256,30 @@ impl<'a> Batch<'a> {
         self.answer(staged, reply, |reply, ()| Ack::Done(reply));
     }
 
-    /// Keeps the answer until the batch is written; a refusal does not wait for that.
-    fn answer<T>(
+    /// Keeps the answer until the batch is written; a refusal does not wait for that. With a log both wait
+    /// where a client is told what is stored, which another owner may have changed: then the batch is
+    /// entered, even if it changes nothing.
+    fn answer<T: Send + 'static>(
         &mut self,
         staged: Result<T, StorageError>,
         reply: WriterReply<T>,
         ack: impl FnOnce(WriterReply<T>, T) -> Ack,
     ) {
+        let may_be_stale = self.is_entered && self.is_clients;
         match staged {
-            Ok(done) => self.acks.push(ack(reply, done)),
+            Ok(done) => {
+                // As of an append whose events are all known.
+                self.confirms |= may_be_stale && self.changes.len() == self.request_began;
+                self.acks.push(ack(reply, done));
+            }
             Err(error) => {
                 self.unrecord();
-                drop(reply.send(Err(error)));
+                if may_be_stale && error.is_by_what_is_stored() {
+                    self.confirms = true;
+                    self.acks.push(Ack::refused(reply, error));
+                } else {
+                    drop(reply.send(Err(error)));
+                }
             }
         }
     }

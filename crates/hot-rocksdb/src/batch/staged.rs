@@ -35,9 +35,24 @@ pub(crate) enum Ack {
     Expired(WriterReply<Vec<GroupName>>, Vec<GroupName>),
     Overwritten(WriterReply<Vec<Offset>>, Vec<Offset>),
     Done(WriterReply<()>),
+    /// A refusal, once the batch shows that this copy owned the shard when it was decided.
+    Refused(Box<dyn FnOnce(Result<(), StorageError>) + Send>),
 }
 
 impl Ack {
+    /// A refusal that waits for the batch.
+    pub(super) fn refused<T: Send + 'static>(reply: WriterReply<T>, refused: StorageError) -> Self {
+        Self::Refused(Box::new(move |written| {
+            let told = match written {
+                Ok(()) => refused,
+                // It was overtaken. Of what is refused nothing can be in the log.
+                Err(StorageError::LogUnavailable { .. }) => StorageError::Demoted,
+                Err(unproved) => unproved,
+            };
+            drop(reply.send(Err(told)));
+        }))
+    }
+
     /// Sends the answer; it is no error if the caller has gone away.
     pub(crate) fn send(self, written: Result<(), StorageError>) {
         match self {
@@ -47,6 +62,7 @@ impl Ack {
             Ack::Expired(reply, groups) => drop(reply.send(written.map(|()| groups))),
             Ack::Overwritten(reply, left) => drop(reply.send(written.map(|()| left))),
             Ack::Done(reply) => drop(reply.send(written)),
+            Ack::Refused(send) => send(written),
         }
     }
 }

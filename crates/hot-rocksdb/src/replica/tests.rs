@@ -4,19 +4,23 @@ mod copy;
 mod erased;
 mod steps;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
-use self::copy::{Entered, TestCopy, name, partition, segment};
+use self::copy::{Entered, TestCopy, event, name, partition, segment};
 use contracts::{
+    append::{Append, Appender},
     catalog::{Catalog, TableChange},
     consumers::{Commit, ConsumerStorage},
     engine::Engine,
     erasure::HotErase,
-    error::StorageError,
+    error::{StorageError, Tier},
+    event::Event,
     flush_ledger::{FlushLedger, HotKeep},
     name::{GroupName, Partition},
+    payload::Payload,
     replica::{AppliedEntry, Replica, WriterRole},
     retention::{Trim, Trimmer},
 };
@@ -90,6 +94,115 @@ async fn what_the_log_refuses_leaves_no_trace() {
     *log.refuses.lock() = None;
     assert_eq!(owner.append("t", &["b"]).await.unwrap()[0].offset, 1);
     assert_eq!(owner.hot.key_window().keys, 2);
+    owner.close().await;
+}
+
+/// All that a client can be told of what is stored and that changes nothing; what it is told. The volume has
+/// an event with the key `a`, in a table of four partitions.
+async fn asked(copy: &TestCopy) -> Vec<Result<(), StorageError>> {
+    let (hot, nobodys) = (&copy.hot, GroupName::parse("nobodys").unwrap());
+    let append = async |event: Event, expected_offset: Option<u64>| {
+        let append = Append { table: name("t"), events: vec![(0, event)], expected_offset, made_by: None };
+        hot.append(append).await.map(drop)
+    };
+    let commit = async |table: &str, offset: u64| {
+        let (group, offsets) =
+            (GroupName::parse("g").unwrap(), vec![(Partition::new(name(table), 0), offset)]);
+        hot.commit(Commit { group, offsets, force: false, made_by: None }).await
+    };
+    let fewer = TableChange { partitions: Some(Some(3)), ..TableChange::default() };
+    vec![
+        append(event("a"), None).await,
+        append(event("b"), Some(9)).await,
+        append(Event { payload: Payload::text("another"), ..event("a") }, None).await,
+        commit("t", 9).await,
+        commit("none", 0).await,
+        hot.delete_table(name("none")).await,
+        hot.delete(nobodys).await,
+        hot.configure_table(name("t"), fewer).await.map(drop),
+    ]
+}
+
+#[tokio::test]
+async fn what_is_stored_is_told_by_who_owned_the_shard_when_it_was_looked_up() {
+    let log = Arc::new(Entered::default());
+    let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+    let four = TableChange { partitions: Some(Some(4)), ..TableChange::default() };
+    owner.hot.configure_table(name("t"), four).await.unwrap();
+    owner.append("t", &["a"]).await.unwrap();
+    let entered = log.entries.lock().len();
+    let before = owner.contents().await;
+    let told = asked(&owner).await;
+    assert!(
+        matches!(
+            &told[..],
+            [
+                Ok(()),
+                Err(StorageError::OffsetMismatch { next: 1, .. }),
+                Err(StorageError::KeyReused { .. }),
+                Err(StorageError::BeyondEnd { next: 1, .. }),
+                Err(StorageError::UnknownTable(_)),
+                Err(StorageError::UnknownTable(_)),
+                Err(StorageError::UnknownGroup(_)),
+                Err(StorageError::PartitionsShrink { .. }),
+            ]
+        ),
+        "{told:?}"
+    );
+    let confirms = log.entries.lock()[entered..].to_vec();
+    assert_eq!(confirms.len(), told.len(), "each is an entry");
+    assert!(confirms.iter().all(|entry| entry.changes.is_none()));
+    // Another copy owns the shard by now. In the second case nobody knows what became of the entry.
+    for may_be_written in [false, true] {
+        let overtaken = if may_be_written {
+            StorageError::LogUnavailable { may_be_written }
+        } else {
+            StorageError::Demoted
+        };
+        *log.refuses.lock() = Some(overtaken);
+        let told = asked(&owner).await;
+        assert!(
+            matches!(told[0], Err(StorageError::Demoted | StorageError::LogUnavailable { .. })),
+            "{told:?}"
+        );
+        assert!(told[1..].iter().all(|one| matches!(one, Err(StorageError::Demoted))), "{told:?}");
+    }
+    assert_eq!(owner.contents().await, before);
+    owner.close().await;
+}
+
+#[tokio::test]
+async fn a_refusal_among_changes_is_no_entry_of_its_own_and_goes_where_they_go() {
+    let log = Arc::new(Entered::default());
+    let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+    owner.append("t", &["a"]).await.unwrap();
+    let entered = log.entries.lock().len();
+    // The runtime has one thread: the writer looks at its queue only when both wait.
+    let (appended, refused) = tokio::join!(owner.append("t", &["b"]), owner.hot.delete_table(name("none")));
+    assert!(appended.is_ok() && matches!(refused, Err(StorageError::UnknownTable(_))), "{refused:?}");
+    assert_eq!(log.entries.lock().len(), entered + 1);
+    *log.refuses.lock() = Some(StorageError::Demoted);
+    let (appended, refused) = tokio::join!(owner.append("t", &["c"]), owner.hot.delete_table(name("none")));
+    assert!(matches!((appended, refused), (Err(StorageError::Demoted), Err(StorageError::Demoted))));
+    owner.close().await;
+}
+
+#[tokio::test]
+async fn who_fixes_bounds_waits_no_longer_than_a_client_and_the_first_ones_stay() {
+    let log = Arc::new(Entered::default());
+    let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+    owner.append("t", &["a", "b"]).await.unwrap();
+    log.is_silent.send_replace(true);
+    let first = owner.hot.intend(vec![segment(0, 1)], u64::MAX);
+    let first = timeout(Duration::from_secs(60), first).await.expect("it ends");
+    assert!(matches!(first, Err(StorageError::LogUnavailable { may_be_written: true })), "{first:?}");
+    log.is_silent.send_replace(false);
+    let second = owner.hot.intend(vec![segment(0, 2)], u64::MAX).await;
+    assert!(matches!(second, Err(StorageError::Unavailable { tier: Tier::Hot, .. })), "{second:?}");
+    // Once this is answered, so is the batch of the first, whichever it was.
+    owner.hot.intend(vec![segment(0, 1)], u64::MAX).await.unwrap();
+    let table = owner.hot.table(&name("t")).unwrap();
+    assert_eq!(table.partitions[0].intent, Some(segment(0, 1).1));
     owner.close().await;
 }
 

@@ -1,15 +1,15 @@
 //! Segments: what a flush reads of an engine.
 
 use contracts::{
-    error::StorageError,
+    error::{StorageError, Tier},
     event::Record,
     name::Partition,
     retention::Trim,
-    segment::{Segment, SegmentBuilder},
+    segment::{FlushIntent, Segment, SegmentBuilder},
     sequence::{Offset, OffsetRange},
 };
 
-use super::{Case, Volume, table};
+use super::{Case, FORMAT, Volume, table};
 
 /// Counts what it is given.
 pub(super) struct Collected {
@@ -72,4 +72,24 @@ pub(super) async fn a_segment_is_filled_within_its_bounds<V: Volume>(z: Case<V>)
     assert_eq!(fill(4, 6, u64::MAX).await.unwrap().0, OffsetRange::new(4, 6));
     z.hot().delete_table(table()).await.unwrap();
     assert!(matches!(fill(4, 6, 1).await, Err(StorageError::UnknownTable(_))));
+}
+
+pub(super) async fn bounds_that_were_fixed_stay<V: Volume>(mut z: Case<V>) {
+    z.append(0, 6).await;
+    let partition = Partition::new(table(), 0);
+    let segment = |start, end| {
+        let range = OffsetRange::new(start, end);
+        vec![(Partition::new(table(), 0), FlushIntent { range, epoch: 1, format: FORMAT, bytes: 30 })]
+    };
+    z.hot().intend(segment(0, 3), 0).await.unwrap();
+    for _ in 0..2 {
+        let others = z.hot().intend(segment(0, 5), 0).await;
+        assert!(matches!(others, Err(StorageError::Unavailable { tier: Tier::Hot, .. })), "{others:?}");
+        z.hot().intend(segment(0, 3), 0).await.unwrap();
+        let fixed = z.hot().pending().into_iter().find(|(one, _)| *one == partition).unwrap().1.intent;
+        assert_eq!(fixed, Some(segment(0, 3)[0].1));
+        z.crash().await;
+    }
+    z.hot().mark_flushed(segment(0, 3)).await.unwrap();
+    z.hot().intend(segment(3, 5), 0).await.unwrap();
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{BUCKET, PATIENCE, TestServer, patient::Disturbance};
-use crate::nats::{PASSWORD, USER};
+use crate::places::{PASSWORD, USER};
 
 /// Shards of such a cluster: each is a stream on three servers. With two copies of each, a pod's share of a
 /// limit is what it is of six shards without logs.

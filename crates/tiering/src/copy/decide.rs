@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use crate::settings::CopySettings;
-
-/// How much longer each copy waits than the one that ranks before it.
-const RANK_WAIT: Duration = Duration::from_millis(500);
+use crate::settings::{CopySettings, RANK_WAIT};
 
 /// What a copy that follows knows, having applied all that the log has just answered.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +65,14 @@ mod tests {
         {
             let decided = takes_over(view(rank, silence_ms, None), SETTINGS);
             assert_eq!(decided, expected, "rank {rank}, {silence_ms} ms");
+        }
+    }
+
+    #[test]
+    fn once_all_have_had_the_time_the_last_of_them_has_taken_over() {
+        for copies in [2, 3] {
+            let silence_ms = u64::try_from(SETTINGS.takeover_by_any(copies).as_millis()).unwrap();
+            assert!(takes_over(view(copies - 1, silence_ms - SETTINGS.tick_ms, None), SETTINGS));
         }
     }
 

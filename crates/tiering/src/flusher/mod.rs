@@ -9,6 +9,7 @@ pub(crate) mod naming;
 mod partition;
 mod plan;
 mod publish;
+mod tiers;
 mod waiter;
 
 use std::{
@@ -25,6 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+pub(crate) use self::tiers::Tiers;
 pub use self::waiter::FlushHandle;
 use self::{
     naming::LogNaming,
@@ -37,14 +39,8 @@ use crate::{
     settings::{FlushSettings, KeepSettings},
 };
 use contracts::{
-    bucket::BucketState,
-    clock::Clock,
-    cold::ColdTier,
     crash,
-    engine::Engine,
     error::{StorageError, Tier},
-    fence::Fence,
-    heartbeat::Heartbeat,
     metrics,
     name::Partition,
 };
@@ -65,23 +61,6 @@ const CHANGES_RETRY: Duration = Duration::from_secs(2);
 const MAX_OFFSETS_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait before a failed partition is retried.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
-
-/// What a flusher works on.
-#[derive(Clone)]
-pub(super) struct Tiers {
-    /// Where events come from, and the consumer offsets that manifests carry.
-    pub hot: Arc<dyn Engine>,
-    /// Where events go.
-    pub cold: Arc<dyn ColdTier>,
-    /// The time of day, for what hot keeps.
-    pub clock: Arc<dyn Clock>,
-    /// The flusher's sign of life.
-    pub heartbeat: Arc<Heartbeat>,
-    /// Shows what is wrong with the bucket.
-    pub bucket: Arc<BucketState>,
-    /// Says how long the manifests may go unseen.
-    pub fence: Arc<Fence>,
-}
 
 /// How a partition fares whose segments fail.
 struct Backoff {

@@ -14,7 +14,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Tiers, partition::WrittenSegment, plan};
+use super::{partition::WrittenSegment, plan, tiers::Tiers};
 use crate::cover::LogCover;
 use contracts::{
     cold::ColdTier, engine::Engine, error::StorageError, name::Partition, replica::LogMark, sequence::Offset,

@@ -11,7 +11,7 @@ use tokio::{
     task,
 };
 
-use super::{Tiers, partition::WrittenSegment, plan};
+use super::{partition::WrittenSegment, plan, tiers::Tiers};
 use contracts::{
     cold::ColdTier,
     engine::Engine,

@@ -338,7 +338,7 @@ async fn not_here(owners: &Owners, shard: u32) -> Problem {
         Ok(Some(owner)) => {
             let owner = pod_name(owner);
             let detail = format!("the shard is owned by {owner}, and only its owner can yield it");
-            Problem::new(Code::Moved, detail).not_written()
+            Problem::new(Code::Moved, detail).with("owner", owner).not_written()
         }
         Ok(None) => Problem::from(StorageError::NoOwner),
         Err(error) => {
@@ -379,7 +379,35 @@ async fn heir(ops: &OpsState, (cluster, shard): (&Cluster, u32), to: Option<&str
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+
     use super::*;
+    use crate::cluster::{
+        copies::tests::OwnedCopy,
+        owners::{OwnersParts, tests::LogOfCopy},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_cannot_yield_a_shard_names_its_owner_for_programs_too() {
+        let owned = OwnedCopy::new().await;
+        let owners = Owners::new(OwnersParts {
+            own: 1,
+            shards: 1,
+            logs: Arc::new(LogOfCopy(owned.log.handle())),
+            copies: Vec::new(),
+            fresh_for: Duration::from_secs(1),
+            patience: Duration::from_secs(2),
+            silence: Duration::from_secs(6),
+        });
+        let refusal = not_here(&owners, 0).await.render("an-id", true);
+        let told = refusal.into_body().collect().await.unwrap();
+        let told: Value = serde_json::from_slice(&told.to_bytes()).unwrap();
+        assert_eq!(told["code"], "moved", "{told}");
+        assert_eq!(told["owner"], "zombi-0", "{told}");
+    }
 
     #[test]
     fn every_copy_of_a_shard_is_shown_with_its_lag() {

@@ -6,12 +6,12 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    super::{LocatedSegment, NamedSegment, SegmentObjects},
-    FRAME_BYTES, Framing, Jsonl, Version,
+    super::format::{LocatedSegment, NamedSegment, SegmentObjects, sha256},
     filter::FrameValues,
     frame,
     index::{self, Frame, FrameIndex, IndexLocation},
-    line, sha256,
+    line,
+    version::{FRAME_BYTES, Framing, Jsonl, Version},
 };
 use contracts::{clock::TimestampMs, error::StorageError, segment::SegmentMeta};
 

@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{super::LocatedSegment, FRAME_BYTES, Framing, Jsonl, line};
+use super::{
+    super::format::LocatedSegment,
+    line,
+    version::{FRAME_BYTES, Framing, Jsonl},
+};
 use contracts::{
     error::StorageError,
     event::Record,

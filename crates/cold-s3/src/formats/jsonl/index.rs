@@ -11,7 +11,11 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{super::LocatedSegment, Framing, Jsonl, Version, filter::FrameFilters};
+use super::{
+    super::format::LocatedSegment,
+    filter::FrameFilters,
+    version::{Framing, Jsonl, Version},
+};
 use crate::{
     parts::{ObjectPart, PartCache},
     proto::{Index, IndexPlace},

@@ -4,11 +4,11 @@
 use bytes::Bytes;
 
 use super::{
-    super::{LocatedSegment, SegmentQuery},
-    FRAME_BYTES, Jsonl,
+    super::format::{LocatedSegment, SegmentQuery},
     filter::Sought,
     frame::OpenFrame,
     index::FrameIndex,
+    version::{FRAME_BYTES, Jsonl},
 };
 use crate::parts::PartCache;
 use contracts::{

@@ -3,10 +3,11 @@
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::{
-    FRAME_BYTES, Framing, Jsonl, Version,
+    super::format::sha256,
     filter::{FrameFilters, FrameValues},
     index::{Frame, FrameIndex, IndexLocation},
-    line, sha256,
+    line,
+    version::{FRAME_BYTES, Framing, Jsonl, Version},
 };
 use contracts::{
     error::StorageError,

@@ -1,11 +1,11 @@
 //! A volume of a test with its writer, as a copy of a shard, and a log of batches in memory.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::task;
+use tokio::{sync::watch, task, time::sleep};
 use uuid::Uuid;
 
 use crate::{HotParts, RocksHot, request::WriterOptions};
@@ -31,16 +31,21 @@ use contracts::{
 /// How long keys are remembered.
 const WINDOW_MS: i64 = 3_600_000;
 
-/// A log of batches, which takes them or refuses them.
+/// How long a client waits for a log that says nothing.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A log of batches, which takes them or refuses them, or says nothing for a while.
 #[derive(Debug, Default)]
 pub(super) struct Entered {
     pub(super) entries: Mutex<Vec<AppliedEntry>>,
     pub(super) refuses: Mutex<Option<StorageError>>,
+    pub(super) is_silent: watch::Sender<bool>,
 }
 
 #[async_trait]
 impl BatchLog for Entered {
     async fn enter(&self, now_ms: TimestampMs, changes: Option<Bytes>) -> Result<LogMark, StorageError> {
+        drop(self.is_silent.subscribe().wait_for(|is_silent| !is_silent).await);
         if let Some(refused) = self.refuses.lock().clone() {
             return Err(refused);
         }
@@ -55,7 +60,8 @@ impl BatchLog for Entered {
     }
 
     async fn out_of_patience(&self) {
-        std::future::pending().await
+        let is_silent = *self.is_silent.borrow();
+        if is_silent { sleep(PATIENCE).await } else { pending().await }
     }
 }
 
@@ -199,7 +205,8 @@ pub(super) fn partition() -> Partition {
     Partition::new(name("t"), 0)
 }
 
-fn event(key: &str) -> Event {
+/// An event with a key, which is its payload.
+pub(super) fn event(key: &str) -> Event {
     Event {
         payload: Payload::text(key),
         timestamp_ms: 7,

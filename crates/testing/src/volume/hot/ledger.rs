@@ -1,6 +1,6 @@
 //! What has left for cold, what is gone, and what a recovery brings.
 
-use std::io;
+use std::{io, sync::OnceLock};
 
 use async_trait::async_trait;
 use contracts::{
@@ -15,7 +15,55 @@ use contracts::{
     segment::FlushIntent,
 };
 
-use super::MemoryHot;
+use super::{MemoryHot, VolumeState};
+
+/// Why bounds are not fixed.
+fn refused(why: &'static str) -> StorageError {
+    StorageError::unavailable(Tier::Hot, io::Error::other(why))
+}
+
+impl VolumeState {
+    /// Whether these bounds may be fixed.
+    fn check_intents(
+        &mut self,
+        intents: &[(Partition, FlushIntent)],
+        erasures: u64,
+    ) -> Result<(), StorageError> {
+        if erasures < self.times_erased {
+            return Err(refused("events were erased while a segment was being filled"));
+        }
+        let may_be_known = self.may_be_known;
+        for (partition, intent) in intents {
+            let sheet = self.sheet(partition)?;
+            let (offset, earliest) = (intent.range.start, sheet.watermarks.earliest);
+            if may_be_known && offset < sheet.watermarks.flushed {
+                continue;
+            }
+            if sheet.intent.is_some_and(|fixed| fixed != *intent) {
+                return Err(refused("the segment has other bounds by now"));
+            }
+            if offset < earliest {
+                let partition = partition.clone();
+                return Err(StorageError::Expired { partition, offset, earliest });
+            }
+        }
+        Ok(())
+    }
+
+    /// Fixes the bounds of a segment, unless S3 may have had it when the volume was recovered.
+    fn fix(&mut self, partition: &Partition, intent: FlushIntent) -> Result<(), StorageError> {
+        let may_be_known = self.may_be_known;
+        let sheet = self.sheet(partition)?;
+        let marks = sheet.watermarks;
+        if may_be_known && intent.range.start < marks.flushed {
+            return Ok(());
+        }
+        assert_eq!(intent.range.start, marks.flushed, "{partition}: a segment begins elsewhere");
+        assert!(intent.range.end <= marks.next, "{partition}: a segment ends beyond the end");
+        sheet.intent = Some(intent);
+        Ok(())
+    }
+}
 
 #[async_trait]
 impl FlushLedger for MemoryHot {
@@ -31,37 +79,30 @@ impl FlushLedger for MemoryHot {
         intents: Vec<(Partition, FlushIntent)>,
         erasures: u64,
     ) -> Result<(), StorageError> {
+        let role = self.entering.role.get();
+        if let Err(silent @ StorageError::LogUnavailable { .. }) = role.check() {
+            return Err(silent);
+        }
         let now_ms = self.clock.now_ms();
-        self.share(move |volume| {
-            if erasures < volume.times_erased {
-                let why = io::Error::other("events were erased while a segment was being filled");
-                return Err(StorageError::unavailable(Tier::Hot, why));
+        let decided = OnceLock::new();
+        let intending = self.share(move |volume| {
+            // A copy that was recovered from S3 may not know by what others have decided it.
+            let known = decided.get().copied().filter(|_| volume.applies);
+            if known == Some(false) {
+                return Err(refused("another copy has refused it"));
             }
-            let may_be_known = volume.may_be_known;
             for (partition, intent) in &intents {
                 volume.mark_before(partition, intent.range.start, now_ms);
-                let sheet = volume.sheet(partition)?;
-                if may_be_known && intent.range.start < sheet.watermarks.flushed {
-                    continue;
-                }
-                if intent.range.start < sheet.watermarks.earliest {
-                    let (offset, earliest) = (intent.range.start, sheet.watermarks.earliest);
-                    let partition = partition.clone();
-                    return Err(StorageError::Expired { partition, offset, earliest });
-                }
-                assert_eq!(
-                    intent.range.start, sheet.watermarks.flushed,
-                    "{partition}: a segment begins elsewhere"
-                );
-                assert!(
-                    intent.range.end <= sheet.watermarks.next,
-                    "{partition}: a segment ends beyond the end"
-                );
-                sheet.intent = Some(*intent);
+            }
+            let checked = if known.is_some() { Ok(()) } else { volume.check_intents(&intents, erasures) };
+            decided.get_or_init(|| checked.is_ok());
+            checked?;
+            for (partition, intent) in &intents {
+                volume.fix(partition, *intent)?;
             }
             Ok(())
-        })
-        .await
+        });
+        role.within_patience(intending).await
     }
 
     async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
