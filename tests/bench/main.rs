@@ -116,6 +116,7 @@ fn main() {
     let mut report = Report::new(options.only.clone());
     runtime.block_on(async {
         work::append::run(&options, &mut report).await;
+        work::others::run(&options, &mut report).await;
         work::identity::run(&options, &mut report).await;
         work::bulk::run(&options, &mut report).await;
         work::read::run(&options, &mut report).await;

@@ -52,7 +52,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
     report.figure(start, "s", Goal::AtMost(2.0), old.ready_in.as_secs_f64());
     let new = Zombi::tiered(options, &COMPARED);
     if report.wants(appends) {
-        let append = async |zombi: &Zombi| json_singles(zombi.address, options.turn(), None).await.rate();
+        let append = async |zombi: &Zombi| json_singles(zombi.address, 64, options.turn(), None).await.rate();
         let rounds =
             in_turn(options.rounds(), async |_| append(&old).await, async |_| append(&new).await).await;
         report.ratio(appends, "requests/s", Goal::AtLeast(0.9), rounds);

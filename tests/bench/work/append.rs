@@ -152,14 +152,19 @@ async fn beside_tails(options: &Options, report: &mut Report) {
     assert_eq!(tails.len(), 1000);
 }
 
-/// JSON records one by one over 64 connections, at a rate if there is one.
-pub(crate) async fn json_singles(address: SocketAddr, time: Duration, rate: Option<f64>) -> Load {
+/// JSON records one by one, at a rate if there is one.
+pub(crate) async fn json_singles(
+    address: SocketAddr,
+    connections: usize,
+    time: Duration,
+    rate: Option<f64>,
+) -> Load {
     let ready: Vec<_> = (0..1024)
         .map(|number| {
             request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes())
         })
         .collect();
-    load(address, 64, time, rate, move |number| ready[number % ready.len()].clone()).await
+    load(address, connections, time, rate, move |number| ready[number % ready.len()].clone()).await
 }
 
 async fn latency(options: &Options, report: &mut Report) {
@@ -170,8 +175,8 @@ async fn latency(options: &Options, report: &mut Report) {
     let flushing =
         Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=4194304", "hot.keep_secs=0"]);
     let resting = Zombi::tiered(options, &["flush.interval_secs=3600"]);
-    let half = json_singles(resting.address, options.turn(), None).await.rate() / 2.0;
-    let paced = async |address| json_singles(address, options.turn() * 2, Some(half)).await.p99();
+    let half = json_singles(resting.address, 64, options.turn(), None).await.rate() / 2.0;
+    let paced = async |address| json_singles(address, 64, options.turn() * 2, Some(half)).await.p99();
     let rounds = in_turn(
         options.rounds(),
         async |_| paced(flushing.address).await,

@@ -7,6 +7,7 @@ pub(crate) mod cold;
 pub(crate) mod growth;
 pub(crate) mod identity;
 pub(crate) mod logs;
+pub(crate) mod others;
 pub(crate) mod read;
 pub(crate) mod shards;
 pub(crate) mod tables;
