@@ -126,6 +126,14 @@ impl StreamApi {
         self.look_up(&json!({ "seq": seq.0 })).await
     }
 
+    /// The first message at a place or behind it; none if there is none.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(super) async fn get_from(&self, seq: LogSeq) -> Result<Option<StoredMessage>, CallError> {
+        self.look_up(&json!({ "seq": seq.0, "next_by_subj": ">" })).await
+    }
+
     /// The last message of a kind.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use contracts::{
     shared_log::{EntryKind, LogEntry, LogError, LogSeq},
 };
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -16,13 +17,43 @@ use super::{
 };
 
 /// The most messages that are asked for at once.
-const MAX_AT_ONCE: u64 = 16;
-/// The first pause of whoever waits for an entry, and the longest.
-const PAUSE: Duration = Duration::from_millis(10);
-const MAX_PAUSE: Duration = Duration::from_millis(100);
+const MAX_AT_ONCE: usize = 16;
+/// The first pause of whoever waits for an entry, and the longest: each look is work for the stream's leader,
+/// and most find nothing.
+const PAUSE: Duration = Duration::from_millis(25);
+const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// How often a message that should be there is asked for before it counts as lost, and the pause between.
 const LOOKS: u32 = 5;
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// The place behind what the last read has found, where no whole entry was then. Whoever reads on from there
+/// pauses first, and longer each time.
+#[derive(Debug, Default)]
+pub(super) struct AwaitedPlace(Mutex<Option<(LogSeq, RetryWait)>>);
+
+impl AwaitedPlace {
+    /// Takes the pauses of whoever waits at a place, if that is this one; a read elsewhere forgets it too.
+    fn take(&self, place: LogSeq) -> Option<RetryWait> {
+        self.0.lock().take().filter(|(awaited, _)| *awaited == place).map(|(_, pauses)| pauses)
+    }
+
+    fn note(&self, place: LogSeq, pauses: RetryWait) {
+        *self.0.lock() = Some((place, pauses));
+    }
+
+    /// Forgets the place if the log, as it is now, has something there or has trimmed it: the next read then
+    /// finds out why it came to nothing. Whoever follows a log asks how long it is all the time.
+    pub(super) fn compare(&self, first: LogSeq, last: LogSeq) {
+        self.0.lock().take_if(|(place, _)| last >= *place || first > *place);
+    }
+}
+
+/// What a look has found.
+struct Found {
+    entries: Vec<LogEntry>,
+    /// Whether no other whole entry is behind them yet.
+    is_all: bool,
+}
 
 /// Entries from `from` on, until `max_bytes` are reached; waits for the first.
 ///
@@ -30,23 +61,35 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// `Trimmed`, `Damaged` or `Unavailable`.
 pub(super) async fn read(
     api: &StreamApi,
-    from: LogSeq,
-    max_bytes: usize,
+    awaited: &AwaitedPlace,
+    (from, max_bytes): (LogSeq, usize),
     wait: Duration,
 ) -> Result<Vec<LogEntry>, LogError> {
     let from = from.max(LogSeq(1));
     let until = Instant::now() + wait;
-    let mut entries = there(api, from, max_bytes).await?;
-    if entries.is_empty() {
-        // Asked once: what is trimmed or lost while somebody waits for it is seen by the next read.
-        why_nothing(api, from).await?;
+    let carried = awaited.take(from);
+    let mut pauses = carried.unwrap_or(RetryWait::new(PAUSE, MAX_PAUSE));
+    let mut asks_why = carried.is_none() || wait.is_zero();
+    let mut pauses_first = carried.is_some();
+    let found = loop {
+        if pauses_first {
+            sleep(pauses.failed().min(until.saturating_duration_since(Instant::now()))).await;
+        }
+        let found = there(api, from, max_bytes).await?;
+        if found.entries.is_empty() && asks_why {
+            why_nothing(api, from).await?;
+        }
+        if !found.entries.is_empty() || Instant::now() >= until {
+            break found;
+        }
+        (asks_why, pauses_first) = (false, true);
+    };
+    match found.entries.last() {
+        None => awaited.note(from, pauses),
+        Some(last) if found.is_all => awaited.note(last.seq.next(), RetryWait::new(PAUSE, MAX_PAUSE)),
+        Some(_) => {}
     }
-    let mut pause = RetryWait::new(PAUSE, MAX_PAUSE);
-    while entries.is_empty() && Instant::now() < until {
-        sleep(pause.failed().min(until.saturating_duration_since(Instant::now()))).await;
-        entries = there(api, from, max_bytes).await?;
-    }
-    Ok(entries)
+    Ok(found.entries)
 }
 
 /// The last entry about ownership.
@@ -64,12 +107,12 @@ pub(super) async fn term(api: &StreamApi) -> Result<Option<LogEntry>, LogError> 
 }
 
 /// The entries that are there now, whole ones only.
-async fn there(api: &StreamApi, from: LogSeq, max_bytes: usize) -> Result<Vec<LogEntry>, LogError> {
+async fn there(api: &StreamApi, from: LogSeq, max_bytes: usize) -> Result<Found, LogError> {
     let (mut entries, mut joiner) = (Vec::new(), PartJoiner::default());
-    let (mut next, mut bytes, mut at_once) = (from, 0, 1);
+    let mut messages: Vec<_> = message_at(api, from).await?.into_iter().collect();
+    let (mut next, mut bytes, mut at_once, mut asked) = (from, 0, 1, 1);
     loop {
-        let messages = messages(api, next, at_once).await?;
-        let is_end = (messages.len() as u64) < at_once;
+        let is_end = messages.len() < asked;
         for message in messages {
             next = message.seq.next();
             match joiner.push(message.seq, message.part, message.data) {
@@ -79,28 +122,41 @@ async fn there(api: &StreamApi, from: LogSeq, max_bytes: usize) -> Result<Vec<Lo
                 }
                 Ok(None) => {}
                 // What is before the damage can be had.
-                Err(_) if !entries.is_empty() => return Ok(entries),
+                Err(_) if !entries.is_empty() => return Ok(Found { entries, is_all: false }),
                 Err(what) => return Err(LogError::Damaged { seq: message.seq, what }),
             }
             if bytes >= max_bytes && !entries.is_empty() {
-                return Ok(entries);
+                return Ok(Found { entries, is_all: false });
             }
         }
         if is_end {
             break;
         }
+        asked = at_once;
+        messages = self::messages(api, next, asked).await?;
         at_once = (at_once * 2).min(MAX_AT_ONCE);
     }
     // The parts of an entry come into the log at once, so the rest of one is lost or only just arrives.
     if entries.is_empty() && joiner.is_within_entry() {
         why_nothing(api, next).await?;
     }
-    Ok(entries)
+    let is_all = !joiner.is_within_entry();
+    Ok(Found { entries, is_all })
+}
+
+/// The message at a place, if it is there. One behind it must not be there without it.
+async fn message_at(api: &StreamApi, place: LogSeq) -> Result<Option<StoredMessage>, LogError> {
+    let found = api.get_from(place).await?;
+    if found.as_ref().is_some_and(|message| message.seq != place) {
+        why_nothing(api, place).await?;
+        return Ok(api.get(place).await?);
+    }
+    Ok(found)
 }
 
 /// So many messages from a place on, up to the first that is not there.
-async fn messages(api: &StreamApi, from: LogSeq, count: u64) -> Result<Vec<StoredMessage>, CallError> {
-    let asked = (0..count).map(|n| api.get(LogSeq(from.0 + n)));
+async fn messages(api: &StreamApi, from: LogSeq, count: usize) -> Result<Vec<StoredMessage>, CallError> {
+    let asked = (from.0..).take(count).map(|seq| api.get(LogSeq(seq)));
     let mut messages = Vec::new();
     for message in join_all(asked).await {
         match message? {

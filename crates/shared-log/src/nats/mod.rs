@@ -22,6 +22,7 @@ use contracts::shared_log::{EntryKind, LogEntry, LogError, LogSeq, LogSize, Shar
 use self::{
     api::StreamApi,
     connect::NatsConnection,
+    fetch::AwaitedPlace,
     publish::{AppendCounters, Appending},
 };
 pub use self::{
@@ -36,6 +37,7 @@ pub struct NatsLog {
     api: StreamApi,
     max_bytes: u64,
     counters: AppendCounters,
+    awaited: AwaitedPlace,
 }
 
 /// What a log has needed since it was opened.
@@ -63,7 +65,8 @@ impl NatsLog {
     ) -> Result<Self, OpenError> {
         let api = StreamApi { connection: NatsConnection::new(nats.clone()), name };
         stream::open(&api, log.max_bytes).await?;
-        Ok(Self { api, max_bytes: log.max_bytes, counters: AppendCounters::default() })
+        let (counters, awaited) = (AppendCounters::default(), AwaitedPlace::default());
+        Ok(Self { api, max_bytes: log.max_bytes, counters, awaited })
     }
 
     /// The generations of a log that there are, in order; that of `name` itself does not count.
@@ -109,7 +112,7 @@ impl SharedLog for NatsLog {
     }
 
     async fn read(&self, from: LogSeq, max_bytes: usize, wait: Duration) -> Result<Vec<LogEntry>, LogError> {
-        fetch::read(&self.api, from, max_bytes, wait).await
+        fetch::read(&self.api, &self.awaited, (from, max_bytes), wait).await
     }
 
     async fn term(&self) -> Result<Option<LogEntry>, LogError> {
@@ -130,6 +133,7 @@ impl SharedLog for NatsLog {
     async fn size(&self) -> Result<LogSize, LogError> {
         let info = self.api.info().await?;
         let (first, last) = (info.first(), info.last());
+        self.awaited.compare(first, last);
         Ok(LogSize { first, last, bytes: info.bytes(), max_bytes: info.max_bytes() })
     }
 }

@@ -47,6 +47,7 @@ pub async fn suite<L: LogUnderTest>(empty: impl AsyncFn(u64) -> L) {
         a_read_before_the_beginning_says_where_it_is
         a_read_ends_at_its_bytes
         a_read_waits_for_the_first
+        who_has_waited_is_told_of_a_trim
         the_last_term_stays
         a_log_without_terms_may_be_trimmed_to_nothing
     }
@@ -235,6 +236,26 @@ async fn a_read_waits_for_the_first<L: LogUnderTest>(log: L) {
     };
     let (read, ()) = tokio::join!(reader.read(LogSeq(2), ALL, PATIENCE), write);
     assert_eq!(read.unwrap(), [entry(2, "b")]);
+}
+
+async fn who_has_waited_is_told_of_a_trim<L: LogUnderTest>(log: L) {
+    let (writer, reader) = (log.handle().await, log.handle().await);
+    let wait = Duration::from_millis(100);
+    data(&*writer, LogSeq(0), "a").await.unwrap();
+    assert!(reader.read(LogSeq(2), ALL, wait).await.unwrap().is_empty());
+    data(&*writer, LogSeq(1), "b").await.unwrap();
+    data(&*writer, LogSeq(2), "c").await.unwrap();
+    writer.trim(LogSeq(2)).await.unwrap();
+    let gone = reader.read(LogSeq(2), ALL, wait).await;
+    assert!(matches!(gone, Err(LogError::Trimmed(LogSeq(3)))), "{gone:?}");
+    assert_eq!(read(&*reader, LogSeq(3)).await, [entry(3, "c")]);
+    // With nothing behind it that shows it: whoever asks how long the log is, as a copy does, is told.
+    assert!(reader.read(LogSeq(4), ALL, wait).await.unwrap().is_empty());
+    data(&*writer, LogSeq(3), "d").await.unwrap();
+    writer.trim(LogSeq(100)).await.unwrap();
+    reader.size().await.unwrap();
+    let gone = reader.read(LogSeq(4), ALL, wait).await;
+    assert!(matches!(gone, Err(LogError::Trimmed(LogSeq(5)))), "{gone:?}");
 }
 
 async fn the_last_term_stays<L: LogUnderTest>(log: L) {

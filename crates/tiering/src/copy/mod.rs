@@ -198,7 +198,7 @@ impl CopyRunner {
             let end = self.end_to_reach().await;
             match self.parts.log.read(self.mark.seq().next(), READ_BYTES, wait).await {
                 Ok(entries) if entries.is_empty() => {
-                    self.note_step(true);
+                    self.note_step(end.is_none_or(|end| self.mark.seq() >= end));
                     if takes_over(self.view(), self.parts.settings) {
                         if let Some(owned) = self.take_over().await? {
                             return Ok(owned);
