@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 
 CONNECTIONS = 32
 EVENT = {
@@ -92,14 +93,15 @@ class Connection:
 
 
 class Counted:
-    """A program under callgrind."""
+    """A program under callgrind; run by itself if it does not count."""
 
-    def __init__(self, name, command, place, env=None):
+    def __init__(self, name, command, place, env=None, is_counted=True):
         self.out = place / f"callgrind.{name}"
         self.log = open(place / f"{name}.log", "wb")
         tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self.out}", "--collect-systime=no"]
         self.process = subprocess.Popen(
-            tool + command, stdout=subprocess.PIPE, stderr=self.log, env={**os.environ, **(env or {})})
+            (tool if is_counted else []) + command, stdout=subprocess.PIPE, stderr=self.log,
+            env={**os.environ, **(env or {})})
         self.dumps = 0
 
     def first_line(self):
@@ -139,21 +141,32 @@ class Bare(Counted):
         self.address = (host, int(port))
 
 
+class S3:
+    def __init__(self, binary):
+        self.process = subprocess.Popen([binary, "127.0.0.1:0"], stdout=subprocess.PIPE)
+        self.endpoint = self.process.stdout.readline().decode().strip()
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
 class Zombi(Counted):
-    def __init__(self, binary, place, name="zombi", s3=None, settings=()):
+    def __init__(self, binary, place, name="zombi", s3=None, settings=(), is_counted=True):
         values = {"data_dir": str(place / f"{name}-data"), "host": "127.0.0.1", "port": "0", "admin_port": "0",
                   "log.format": "json", "compaction.interval_secs": "3600", **dict(settings)}
-        self.s3 = None
         env = {}
         if s3:
-            self.s3 = subprocess.Popen([s3, "127.0.0.1:0"], stdout=subprocess.PIPE)
-            values |= {"s3.bucket": "events", "s3.endpoint": self.s3.stdout.readline().decode().strip(),
-                       "s3.create_bucket": "true"}
+            values |= {"s3.bucket": "events", "s3.endpoint": s3.endpoint, "s3.create_bucket": "true"}
             env = {"AWS_ACCESS_KEY_ID": "zombi", "AWS_SECRET_ACCESS_KEY": "zombi-secret"}
         flags = [flag for key, value in values.items() for flag in ("--set", f"{key}={value}")]
-        super().__init__(name, [binary, "serve", *flags], place, env)
-        self.address, self.admin = self.port("main"), self.port("admin")
-        self.ready()
+        super().__init__(name, [binary, "serve", *flags], place, env, is_counted)
+        try:
+            self.address, self.admin = self.port("main"), self.port("admin")
+            self.ready()
+        except Exception:
+            self.stop()
+            raise
 
     def port(self, name):
         until = time.monotonic() + WAIT
@@ -176,11 +189,27 @@ class Zombi(Counted):
             time.sleep(0.2)
         raise TimeoutError("not ready")
 
-    def stop(self):
-        super().stop()
-        if self.s3:
-            self.s3.kill()
-            self.s3.wait()
+
+class PodPair:
+    """Two pods over one bucket. One counts: the one that is asked, or the one that owns the table."""
+
+    def __init__(self, start, options, place, name, s3, counts):
+        addresses = [("127.0.0.1", port) for port in free_ports(2)]
+        listed = ",".join(f"{host}:{port}" for host, port in addresses)
+        pods = []
+        for number, (_, port) in enumerate(addresses):
+            settings = {"port": port, "pod": f"zombi-{number}", "cluster.pods": 2, "cluster.shards": 2,
+                        "cluster.copies": 1, "cluster.address": listed, "flush.interval_secs": "3600"}
+            pods.append(start(Zombi(options.zombi, place, f"{name}-{number}", s3, settings.items(), number == counts)))
+        self.address, self.zero, self.total = pods[0].address, pods[counts].zero, pods[counts].total
+        self.table = next(table for table in map("table-{}".format, range(99)) if self.owner(table) == "zombi-1")
+
+    def owner(self, table):
+        connection = Connection(self.address)
+        connection.send("POST", f"/tables/{table}", ONE, [JSON])
+        status, headers = connection.head()
+        assert status == 201, status
+        return headers["zombi-owner"]
 
 
 def rounds(server, count, *request, expect=range(200, 300), warm=5):
@@ -202,6 +231,14 @@ def rounds(server, count, *request, expect=range(200, 300), warm=5):
     return server.total() / (count * CONNECTIONS)
 
 
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [socket.getsockname()[1] for socket in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
 def lines(count, start=0):
     return b"".join(json.dumps({**EVENT, "timestamp_ms": EVENT["timestamp_ms"] + start + n},
                                separators=(",", ":")).encode() + b"\n" for n in range(count))
@@ -214,6 +251,10 @@ ONE = json.dumps(EVENT, separators=(",", ":")).encode()
 
 def append(z):
     return rounds(z, 20, "POST", "/tables/flights", ONE, [JSON])
+
+
+def append_to_other(pods):
+    return rounds(pods, 20, "POST", f"/tables/{pods.table}", ONE, [JSON])
 
 
 def refused(z):
@@ -327,6 +368,8 @@ CASES = {
     "around": ("axum with what must stand around it, a request", "around"),
     "refused": ("refused append", refused),
     "append": ("durable append", append),
+    "passed_on": ("append, by the pod that passes it on", append_to_other),
+    "passed_in": ("append, by the owner that it is passed on to", append_to_other),
     "ndjson_in": ("NDJSON in, an event", ndjson_in),
     "ndjson_out": ("NDJSON out, an event", ndjson_out),
     "bulk": ("bulk of 100, an event", bulk),
@@ -336,20 +379,23 @@ CASES = {
     "flush": ("flush, an event", flush),
 }
 FLUSHED = {"flush": {"flush.interval_secs": "3600"}}
+# Which of two pods counts: the one that is asked, or the other.
+COUNTED = {"passed_on": 0, "passed_in": 1}
 
 
 def run(name, options, place):
     case = CASES[name][1]
-    if isinstance(case, str):
-        server = Bare(options.bench, case, place)
-        case = append
-    else:
-        server = Zombi(options.zombi, place, name, options.s3 if name in FLUSHED else None,
-                       FLUSHED.get(name, {}).items())
-    try:
-        return case(server)
-    finally:
-        server.stop()
+    with ExitStack() as stack:
+        def start(server):
+            stack.callback(server.stop)
+            return server
+
+        if isinstance(case, str):
+            return append(start(Bare(options.bench, case, place)))
+        s3 = start(S3(options.s3)) if name in FLUSHED or name in COUNTED else None
+        if name in COUNTED:
+            return case(PodPair(start, options, place, name, s3, COUNTED[name]))
+        return case(start(Zombi(options.zombi, place, name, s3, FLUSHED.get(name, {}).items())))
 
 
 def main():
