@@ -5,7 +5,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use axum::{
     body::Body,
-    http::{Request, Response, Uri, Version, uri},
+    http::{
+        Request, Response, Uri, Version,
+        uri::{self, PathAndQuery},
+    },
 };
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -86,8 +89,8 @@ impl PodClient {
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, SendError> {
         let path = request.uri().path_and_query().cloned();
-        let uri = Uri::builder().scheme(self.scheme.clone()).authority(address);
-        let uri = uri.path_and_query(path.map_or_else(|| "/".to_owned(), |path| path.to_string())).build();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let uri = Uri::builder().scheme(self.scheme.clone()).authority(address).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(|error| SendError { why: error.to_string(), is_unsent: true })?;
         *request.version_mut() = Version::HTTP_11;
         let client = (**self.current.load()).clone();

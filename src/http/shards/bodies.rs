@@ -12,7 +12,7 @@ use serde_json::{Value, json, value::RawValue};
 use tokio::time::timeout;
 
 use super::{
-    ShardedRoute, TablePlace, forward::PassedHead, group_in_path, moved, passed::BodyToPass, reach::Reach,
+    ShardPlace, ShardedRoute, forward::PassedHead, group_in_path, moved, passed::BodyToPass, reach::Reach,
     scope_of, unanswered::silent,
 };
 use crate::auth::{policy::Resource, verb::Verb};
@@ -192,15 +192,15 @@ impl ShardedRoute {
         let mut parts = parts.clone();
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         let scope = scope_of(&parts.extensions);
-        let place = match asked.table {
+        let sharded = asked.table.map(|table| (table, self.shards.cluster.shard(table)));
+        let place = match sharded {
             None => None,
-            Some(table) => match self.shards.find(table).await? {
-                TablePlace::Here(place) => Some(place),
-                TablePlace::There(pod) if scope.is_passed_on => return Ok(moved(table, pod)),
-                TablePlace::There(pod) => {
+            Some((table, shard)) => match self.shards.find(shard).await? {
+                ShardPlace::Here(place) => Some(place),
+                ShardPlace::There(pod) if scope.is_passed_on => return Ok(moved(table, pod)),
+                ShardPlace::There(pod) => {
                     may_pass_on((&scope, &parts.uri), asked.verbs, [table])?;
-                    let (head, shard) =
-                        (PassedHead::of(&parts, self.depth), self.shards.cluster.shard(table));
+                    let head = PassedHead::of(&parts, self.depth);
                     return Box::pin(self.ask_pod((pod, shard), &head, body)).await;
                 }
             },

@@ -44,7 +44,7 @@ use crate::{
 };
 use contracts::{
     clock::{Clock, SystemClock},
-    metrics,
+    metrics::{self, ForwardResult},
 };
 
 /// How long the wait for an answer goes on, beyond what a body and a read may take, while nothing moves.
@@ -83,7 +83,7 @@ impl PassedHead {
     /// Of a request, whose path has `depth` parts.
     pub(super) fn of(parts: &Parts, depth: usize) -> Self {
         let mut headers = parts.headers.clone();
-        NOT_PASSED_ON.iter().for_each(|name| drop(headers.remove(name)));
+        hop::remove(&mut headers, |name| NOT_PASSED_ON.contains(name));
         if let Some(authority) = parts.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
@@ -171,10 +171,10 @@ impl Shards {
             answer
         });
         let result = match &answer {
-            Ok(answer) if is_moved(answer) => "moved",
-            Ok(_) => "answered",
-            Err(error) if error.is_unsent => "unsent",
-            Err(_) => "failed",
+            Ok(answer) if is_moved(answer) => ForwardResult::Moved,
+            Ok(_) => ForwardResult::Answered,
+            Err(error) if error.is_unsent => ForwardResult::Unsent,
+            Err(_) => ForwardResult::Failed,
         };
         metrics::forwarded(result, began.elapsed());
         answer

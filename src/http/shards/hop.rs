@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use axum::{
     extract::Request,
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::Response,
 };
 
@@ -100,14 +100,22 @@ pub(in crate::http) fn tell_records(response: &mut Response, records: u64) {
 /// has written or read.
 pub(super) fn received<B>(mut answer: Response<B>) -> (Response<B>, u64) {
     let headers = answer.headers_mut();
-    NOT_PASSED_ON.iter().filter(|name| **name != OWNER).for_each(|name| drop(headers.remove(name)));
+    remove(headers, |name| name != OWNER && NOT_PASSED_ON.contains(name));
     let told = headers.remove(RECORDS);
     let records = told.and_then(|records| records.to_str().ok()?.parse().ok()).unwrap_or(0);
     (answer, records)
 }
 
+/// Removes the headers of these names. Most heads have few of them: only those are looked for.
+pub(super) fn remove(headers: &mut HeaderMap, is_named: impl Fn(&HeaderName) -> bool) {
+    let named: Vec<HeaderName> = headers.keys().filter(|name| is_named(name)).cloned().collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
 /// Headers that belong to one connection, or that only the pod which the client asks may see.
-pub(super) const NOT_PASSED_ON: [HeaderName; 17] = [
+pub(super) static NOT_PASSED_ON: [HeaderName; 17] = [
     header::AUTHORIZATION,
     header::PROXY_AUTHORIZATION,
     header::COOKIE,

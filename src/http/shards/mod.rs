@@ -78,10 +78,10 @@ pub(crate) struct ShardParts {
     pub(crate) confirm_timeout: Option<Duration>,
 }
 
-/// Where a table is.
+/// Where a shard is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TablePlace {
-    /// On this pod: the place of its shard among those of this pod.
+enum ShardPlace {
+    /// On this pod: its place among those of this pod.
     Here(usize),
     /// On another pod.
     There(u32),
@@ -134,16 +134,15 @@ impl Shards {
         })
     }
 
-    /// Where a table is now.
+    /// Where a shard is now.
     ///
     /// # Errors
-    /// 503 if nobody owns its shard, or nobody can tell who does.
-    async fn find(&self, table: &TableName) -> Result<TablePlace, Problem> {
-        let shard = self.cluster.shard(table);
+    /// 503 if nobody owns it, or nobody can tell who does.
+    async fn find(&self, shard: u32) -> Result<ShardPlace, Problem> {
         let pod = self.owner(shard).await?;
         Ok(match self.own.binary_search(&shard) {
-            Ok(place) if pod == self.cluster.own => TablePlace::Here(place),
-            _ => TablePlace::There(pod),
+            Ok(place) if pod == self.cluster.own => ShardPlace::Here(place),
+            _ => ShardPlace::There(pod),
         })
     }
 
@@ -196,14 +195,15 @@ impl ShardedRoute {
 
     /// A request about the table in its path, or about a group and the table in its query.
     async fn of_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
-        let pod = match self.shards.find(&table).await? {
-            TablePlace::Here(place) => {
+        let shard = self.shards.cluster.shard(&table);
+        let pod = match self.shards.find(shard).await? {
+            ShardPlace::Here(place) => {
                 if self.reach == Reach::TableFlush {
                     self.here.confirm(place).await?; // another owner may have what is not in S3
                 }
                 return Ok(self.here_at(place, request).await);
             }
-            TablePlace::There(pod) => pod,
+            ShardPlace::There(pod) => pod,
         };
         let scope = scope_of(request.extensions());
         if scope.is_passed_on {
@@ -219,7 +219,6 @@ impl ShardedRoute {
         } else {
             scope.caller.allow(Resource::Table(&table))?;
         }
-        let shard = self.shards.cluster.shard(&table);
         Box::pin(self.pass_on(request, (pod, shard))).await
     }
 

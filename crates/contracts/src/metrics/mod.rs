@@ -20,9 +20,9 @@ pub use self::{
     names::{BUCKETS, MetricPattern},
     parts::{GaugePart, SummedGauge},
     pods::{
-        TakeoverReason, confirmed, copy_follows, copy_stopped, forwarded, joined_cluster, joined_logs,
-        log_appended, log_applied, log_attempted, log_damaged, log_held, log_out_of_step, log_servers,
-        log_settled, overtaken, shard_owned, taken_over,
+        ForwardResult, TakeoverReason, confirmed, copy_follows, copy_stopped, forwarded, joined_cluster,
+        joined_logs, log_appended, log_applied, log_attempted, log_damaged, log_held, log_out_of_step,
+        log_servers, log_settled, overtaken, shard_owned, taken_over,
     },
     store::{StoreGauges, store},
 };

@@ -1,8 +1,8 @@
 //! What the pods of a cluster count and show.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use super::names::{
     CONFIRM_SECONDS, COPY_STOPPED, FORWARD_SECONDS, FORWARDED, LOG_APPEND_SECONDS, LOG_APPLIED, LOG_ATTEMPTS,
@@ -10,14 +10,36 @@ use super::names::{
     SHARD_COPIES, SHARD_OWNED, SHARD_TERM, TAKEOVERS,
 };
 
-/// What becomes of a request that is passed on to another pod: answered, refused as another pod's, never sent
-/// as there was no connection, or sent and not answered.
-const RESULTS: [&str; 4] = ["answered", "moved", "unsent", "failed"];
+/// What becomes of a request that is passed on to another pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardResult {
+    /// It was answered.
+    Answered,
+    /// It was refused as another pod's.
+    Moved,
+    /// It was never sent, as there was no connection.
+    Unsent,
+    /// It was sent, and not answered.
+    Failed,
+}
+
+impl ForwardResult {
+    const ALL: [Self; 4] = [Self::Answered, Self::Moved, Self::Unsent, Self::Failed];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Moved => "moved",
+            Self::Unsent => "unsent",
+            Self::Failed => "failed",
+        }
+    }
+}
 
 /// Shows the counters of a pod from its start: what counts first must be seen to grow.
 pub fn joined_cluster() {
-    for result in RESULTS {
-        counter!(FORWARDED, "result" => result).increment(0);
+    for result in ForwardResult::ALL {
+        counter!(FORWARDED, "result" => result.name()).increment(0);
     }
 }
 
@@ -132,7 +154,11 @@ pub fn shard_owned(shard: u32, is_owned: bool) {
 }
 
 /// Counts a request that was passed on to another pod, with its result.
-pub fn forwarded(result: &'static str, took: Duration) {
-    counter!(FORWARDED, "result" => result).increment(1);
-    histogram!(FORWARD_SECONDS).record(took);
+pub fn forwarded(result: ForwardResult, took: Duration) {
+    static COUNTERS: OnceLock<[Counter; 4]> = OnceLock::new();
+    static SECONDS: OnceLock<Histogram> = OnceLock::new();
+    let counters = COUNTERS
+        .get_or_init(|| ForwardResult::ALL.map(|result| counter!(FORWARDED, "result" => result.name())));
+    counters[result as usize].increment(1);
+    SECONDS.get_or_init(|| histogram!(FORWARD_SECONDS)).record(took);
 }
