@@ -120,7 +120,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
 struct LoggedGround {
     pods: Pods,
     one: Zombi,
-    /// A client of each NATS server.
+    /// One for each connection of the largest work, dealt out to the servers in turn.
     clients: Vec<Client>,
     _servers: NatsTrio,
 }
@@ -136,7 +136,8 @@ impl LoggedGround {
         let pods = Pods::start(options, PODS, &settings);
         pods.settle().await;
         let one = Zombi::tiered(options, &["flush.interval_secs=3600"]);
-        let clients = clients(&servers).await;
+        let connections = WORK.iter().map(|work| work.connections).max().unwrap_or_default();
+        let clients = clients(&servers, connections).await;
         make_stream(&clients).await;
         Self { pods, one, clients, _servers: servers }
     }
@@ -190,15 +191,14 @@ impl ReadyWork {
         load.rate() * self.work.events as f64
     }
 
-    /// Publishes the messages, as many at once as requests on their way have events, each until the stream
-    /// has it; messages a second. Few clients do it for all: that costs least.
+    /// Publishes the messages over as many connections as the requests have, with as many messages in flight
+    /// as the requests have events, each until the stream has it; messages a second.
     async fn publish(&self, clients: &[Client]) -> f64 {
         let (LoggedWork { connections, events, .. }, time) = (self.work, self.time);
         let next = Arc::new(AtomicUsize::new(0));
         let started = Instant::now();
         let mut running = JoinSet::new();
-        for number in 0..connections {
-            let client = clients[number % clients.len()].clone();
+        for client in clients.iter().take(connections).cloned() {
             let (messages, next) = (Arc::clone(&self.messages), Arc::clone(&next));
             running.spawn(async move {
                 let mut stored = 0;
@@ -222,9 +222,9 @@ async fn publish(client: &Client, (subject, payload): &(Subject, Bytes)) {
     assert!(is_stored, "{}", String::from_utf8_lossy(&answer.payload));
 }
 
-async fn clients(servers: &NatsTrio) -> Vec<Client> {
+async fn clients(servers: &NatsTrio, count: usize) -> Vec<Client> {
     let mut clients = Vec::new();
-    for url in servers.urls() {
+    for url in servers.urls().into_iter().cycle().take(count) {
         let options = ConnectOptions::with_user_and_password(USER.to_owned(), PASSWORD.to_owned());
         // To this server, and to no other that it knows of, nor to any once the servers are gone.
         let options = options.ignore_discovered_servers().max_reconnects(1);
