@@ -198,7 +198,8 @@ impl ReadyWork {
         let next = Arc::new(AtomicUsize::new(0));
         let started = Instant::now();
         let mut running = JoinSet::new();
-        for client in clients.iter().take(connections).cloned() {
+        for client in clients.iter().take(connections) {
+            let client = client.clone();
             let (messages, next) = (Arc::clone(&self.messages), Arc::clone(&next));
             running.spawn(async move {
                 let mut stored = 0;
