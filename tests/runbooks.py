@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import tempfile
 import textwrap
+import time
 import urllib.error
 
 import yaml
@@ -187,7 +188,13 @@ def fill(oncall):
         oncall.request("POST", "/tables/orders", {"payload": payload, "idempotency_key": key})
     oncall.request("POST", "/consumers/billing/commit", {"table": "orders", "partition": 0, "offset": 3})
     oncall.request("POST", "/flush")
-    return oncall.request("POST", "/tables/orders/erase", {"offsets": [0], "reason": "ticket 1"})["id"]
+    erasure = oncall.request("POST", "/tables/orders/erase", {"offsets": [0], "reason": "ticket 1"})["id"]
+    # No state from before it can be restored, and the pages tell of states from now on.
+    until = time.monotonic() + 300
+    while oncall.request("GET", f"/tables/orders/erase/{erasure}")["status"] != "done":
+        check(time.monotonic() < until, "the erasure is done")
+        time.sleep(0.1)
+    return erasure
 
 
 def prepare(name, oncall):
