@@ -309,33 +309,20 @@ mod tests {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use cold_s3::cluster::{ClusterRecord, ClusterShape};
-    use contracts::{
-        error::Overload,
-        shared_log::{LogError, SharedLog},
-    };
+    use contracts::shared_log::{LogError, SharedLog};
     use serde_json::json;
-    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::{
-        cluster::{
-            Cluster,
-            client::PodClient,
-            copies::tests::OwnedCopy,
-            owners::{Owners, OwnersParts, ShardLogs},
-            settings::ClusterSettings,
-        },
+        cluster::{copies::tests::OwnedCopy, owners::ShardLogs, settings::ClusterSettings},
         http::{
             code::Code,
-            limits::Limits,
-            memory::Budget,
             shards::{
-                ShardParts, Shards,
+                Shards,
                 store::tests::{answering, code, stores_of},
+                tests::of_one_shard,
             },
         },
-        net::tls::settings::TlsSettings,
     };
 
     /// Logs that nobody needs to ask.
@@ -350,27 +337,8 @@ mod tests {
 
     /// A cluster of two pods with one shard, which a copy of this pod owns.
     fn shards_of(owned: &OwnedCopy) -> Arc<Shards> {
-        let shape = ClusterShape { pods: 2, shards: 1, copies: 2 };
-        let settings = ClusterSettings { pods: 2, shards: 1, ..ClusterSettings::default() };
-        let cluster = Cluster::new(&settings, ClusterRecord::new(shape), 0, None);
-        drop(cluster.owners.set(Owners::new(OwnersParts {
-            own: 0,
-            shards: 1,
-            logs: Arc::new(NoLogs),
-            copies: vec![Arc::clone(&owned.copy)],
-            fresh_for: Duration::from_secs(1),
-            patience: Duration::from_secs(2),
-            silence: Duration::from_secs(6),
-        })));
-        let client = PodClient::new(&settings, &TlsSettings::default()).unwrap();
-        let parts = ShardParts {
-            limits: Arc::new(Limits::default()),
-            inflight: Budget::new(1 << 20, 100, Overload::Memory),
-            responses: Budget::new(1 << 20, 100, Overload::Answers),
-            stopping: CancellationToken::new(),
-            confirm_timeout: Some(Duration::from_secs(2)),
-        };
-        Arc::new(Shards::new(Arc::new(cluster), Arc::new(client), parts))
+        let settings = ClusterSettings { pods: 2, ..ClusterSettings::default() };
+        of_one_shard(settings, 0, Arc::new(NoLogs), vec![Arc::clone(&owned.copy)])
     }
 
     #[tokio::test(start_paused = true)]

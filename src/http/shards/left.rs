@@ -86,32 +86,20 @@ mod tests {
         extract::Request,
         http::Method,
     };
-    use cold_s3::cluster::{ClusterRecord, ClusterShape};
-    use contracts::error::Overload;
     use testing::shared_log::MemoryLog;
     use tokio::{
         io::AsyncReadExt,
         net::TcpListener,
         time::{pause, resume, timeout},
     };
-    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::{
-        cluster::{
-            Cluster,
-            client::PodClient,
-            copies::tests::OwnedCopy,
-            owners::{OwnersParts, tests::LogOfCopy},
-            settings::ClusterSettings,
-        },
+        cluster::{copies::tests::OwnedCopy, owners::tests::LogOfCopy, settings::ClusterSettings},
         http::{
             code::Code,
-            limits::Limits,
-            memory::Budget,
-            shards::{ShardParts, forward::PassedHead, passed::BodyToPass},
+            shards::{forward::PassedHead, passed::BodyToPass, tests::of_one_shard},
         },
-        net::tls::settings::TlsSettings,
     };
 
     /// The pod that owns the shard by its log, and does not accept connections.
@@ -122,28 +110,9 @@ mod tests {
 
     /// A cluster of three pods with one shard, of which this pod, zombi-1, has no copy.
     fn shards_of(log: MemoryLog, frozen: &str) -> Arc<Shards> {
-        let shape = ClusterShape { pods: 3, shards: 1, copies: 2 };
         let address = format!("127.0.0.1:1,127.0.0.1:1,{frozen}");
-        let settings = ClusterSettings { pods: 3, shards: 1, address, ..ClusterSettings::default() };
-        let cluster = Cluster::new(&settings, ClusterRecord::new(shape), 1, None);
-        drop(cluster.owners.set(Owners::new(OwnersParts {
-            own: 1,
-            shards: 1,
-            logs: Arc::new(LogOfCopy(log)),
-            copies: Vec::new(),
-            fresh_for: Duration::from_secs(1),
-            patience: Duration::from_secs(2),
-            silence: Duration::from_secs(6),
-        })));
-        let client = PodClient::new(&settings, &TlsSettings::default()).unwrap();
-        let parts = ShardParts {
-            limits: Arc::new(Limits::default()),
-            inflight: Budget::new(1 << 20, 100, Overload::Memory),
-            responses: Budget::new(1 << 20, 100, Overload::Answers),
-            stopping: CancellationToken::new(),
-            confirm_timeout: Some(Duration::from_secs(2)),
-        };
-        Arc::new(Shards::new(Arc::new(cluster), Arc::new(client), parts))
+        let settings = ClusterSettings { pods: 3, address, ..ClusterSettings::default() };
+        of_one_shard(settings, 1, Arc::new(LogOfCopy(log)), Vec::new())
     }
 
     #[tokio::test(start_paused = true)]

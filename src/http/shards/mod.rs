@@ -285,3 +285,43 @@ fn query(uri: &Uri) -> Vec<(String, String)> {
     let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
     query.map(|axum::extract::Query(pairs)| pairs).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use cold_s3::cluster::ClusterRecord;
+    use contracts::error::Overload;
+
+    use super::*;
+    use crate::{
+        cluster::{
+            copies::OwnCopy,
+            owners::{Owners, OwnersParts, ShardLogs},
+            settings::ClusterSettings,
+        },
+        net::tls::settings::TlsSettings,
+    };
+
+    /// The way to the shard of a cluster with one, as a pod has it, by these logs and its own copies.
+    pub(super) fn of_one_shard(
+        settings: ClusterSettings,
+        own: u32,
+        logs: Arc<dyn ShardLogs>,
+        copies: Vec<Arc<OwnCopy>>,
+    ) -> Arc<Shards> {
+        let settings = ClusterSettings { shards: 1, ..settings };
+        let cluster = Cluster::new(&settings, ClusterRecord::new(settings.shape()), own, None);
+        let (fresh_for, patience, silence) =
+            (Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(6));
+        let owners = OwnersParts { own, shards: 1, logs, copies, fresh_for, patience, silence };
+        drop(cluster.owners.set(Owners::new(owners)));
+        let client = PodClient::new(&settings, &TlsSettings::default()).unwrap();
+        let parts = ShardParts {
+            limits: Arc::new(Limits::default()),
+            inflight: Budget::new(1 << 20, 100, Overload::Memory),
+            responses: Budget::new(1 << 20, 100, Overload::Answers),
+            stopping: CancellationToken::new(),
+            confirm_timeout: Some(Duration::from_secs(2)),
+        };
+        Arc::new(Shards::new(Arc::new(cluster), Arc::new(client), parts))
+    }
+}
