@@ -233,7 +233,7 @@ def rounds(server, count, *request, expect=range(200, 300), warm=5):
 
 def free_ports(count):
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [socket.getsockname()[1] for socket in sockets]
+    ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
     return ports

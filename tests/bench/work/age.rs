@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::{append::json_singles, in_turn};
+use super::{CONNECTIONS, append::json_singles, in_turn};
 use crate::{
     Options,
     client::{get, load},
@@ -52,7 +52,8 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
     report.figure(start, "s", Goal::AtMost(2.0), old.ready_in.as_secs_f64());
     let new = Zombi::tiered(options, &COMPARED);
     if report.wants(appends) {
-        let append = async |zombi: &Zombi| json_singles(zombi.address, 64, options.turn(), None).await.rate();
+        let append =
+            async |zombi: &Zombi| json_singles(zombi.address, CONNECTIONS, options.turn(), None).await.rate();
         let rounds =
             in_turn(options.rounds(), async |_| append(&old).await, async |_| append(&new).await).await;
         report.ratio(appends, "requests/s", Goal::AtLeast(0.9), rounds);

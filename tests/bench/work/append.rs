@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::in_turn;
+use super::{CONNECTIONS, in_turn};
 use crate::{
     Options,
     client::{Connection, Load, get, load, request},
@@ -141,7 +141,7 @@ async fn beside_tails(options: &Options, report: &mut Report) {
         options,
         address,
         form: Form::Json,
-        connections: 64,
+        connections: CONNECTIONS,
     });
     let rounds = in_turn(
         options.rounds(),
@@ -175,8 +175,9 @@ async fn latency(options: &Options, report: &mut Report) {
     let flushing =
         Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=4194304", "hot.keep_secs=0"]);
     let resting = Zombi::tiered(options, &["flush.interval_secs=3600"]);
-    let half = json_singles(resting.address, 64, options.turn(), None).await.rate() / 2.0;
-    let paced = async |address| json_singles(address, 64, options.turn() * 2, Some(half)).await.p99();
+    let half = json_singles(resting.address, CONNECTIONS, options.turn(), None).await.rate() / 2.0;
+    let paced =
+        async |address| json_singles(address, CONNECTIONS, options.turn() * 2, Some(half)).await.p99();
     let rounds = in_turn(
         options.rounds(),
         async |_| paced(flushing.address).await,

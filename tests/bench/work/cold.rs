@@ -22,7 +22,7 @@ use contracts::{
 };
 use testing::s3::{ACCESS_KEY, SECRET_KEY};
 
-use super::{MANY, append::json_singles, in_turn, rate, read, timed};
+use super::{CONNECTIONS, MANY, append::json_singles, in_turn, rate, read, timed};
 use crate::{
     Options,
     client::{get, load},
@@ -174,8 +174,9 @@ async fn flush(options: &Options, report: &mut Report) {
             &["flush.interval_secs=0", "flush.segment_bytes=8388608", "hot.keep_secs=0"],
         );
         let resting = Zombi::tiered(options, &settings);
-        let write =
-            async |zombi: &Zombi| json_singles(zombi.address, 64, options.turn() * 2, None).await.rate();
+        let write = async |zombi: &Zombi| {
+            json_singles(zombi.address, CONNECTIONS, options.turn() * 2, None).await.rate()
+        };
         let rounds =
             in_turn(options.rounds(), async |_| write(&flushing).await, async |_| write(&resting).await)
                 .await;

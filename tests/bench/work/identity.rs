@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::sleep};
 
-use super::in_turn;
+use super::{CONNECTIONS, in_turn};
 use crate::{
     Options,
     client::{Connection, Load, load},
@@ -19,7 +19,6 @@ use testing::jwks::Issuer;
 use zombi::auth::tokens::{NewToken, new_token};
 
 const ISSUER: &str = "https://issuer.example";
-const CONNECTIONS: usize = 64;
 /// What the production overlay gives to each principal.
 const LIMIT: u64 = 500;
 /// Connections of whoever is at its limit, and what each of them waits after a refusal.

@@ -14,6 +14,8 @@ pub(crate) mod tables;
 
 use std::time::{Duration, Instant};
 
+/// Connections of a load whose row names no other number.
+pub(crate) const CONNECTIONS: usize = 64;
 /// As many partitions as a table may have.
 pub(crate) const MANY: usize = 1024;
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, slice, time::Duration};
 
-use super::in_turn;
+use super::{CONNECTIONS, in_turn};
 use crate::{
     Options,
     client::{Load, get, load, request},
@@ -12,7 +12,6 @@ use crate::{
     report::{Goal, Report},
 };
 
-const CONNECTIONS: usize = 64;
 /// Tables of the row about one pod with all shards: some in each.
 const TABLES: usize = 48;
 /// Events of the page that is read.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::in_turn;
+use super::{CONNECTIONS, in_turn};
 use crate::{
     Options,
     client::{load, request},
@@ -29,9 +29,11 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
                 request("POST", &path, "application/json", data::json_record(number, 4, None).as_bytes())
             })
             .collect();
-        load(zombi.address, 64, options.turn(), None, move |number| ready[number % ready.len()].clone())
-            .await
-            .rate()
+        load(zombi.address, CONNECTIONS, options.turn(), None, move |number| {
+            ready[number % ready.len()].clone()
+        })
+        .await
+        .rate()
     };
     let before = many.memory_mib("VmRSS");
     // The first writes make the tables, and reserve their offsets.
