@@ -1,6 +1,13 @@
 //! Requests from pod to pod: HTTP/1.1 over connections that are kept, with TLS where the main port has it.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use axum::{
@@ -10,7 +17,7 @@ use axum::{
         uri::{self, PathAndQuery},
     },
 };
-use hyper::body::Incoming;
+use bytes::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -22,7 +29,10 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
 };
 
-use super::settings::ClusterSettings;
+use super::{
+    settings::ClusterSettings,
+    trunk::{Opener, TrunkError, Trunks},
+};
 use crate::{
     net::tls::settings::{ClientAuth, TlsSettings},
     pem,
@@ -45,6 +55,9 @@ pub(crate) struct PodClient {
     cluster: ClusterSettings,
     tls: TlsSettings,
     current: ArcSwap<PodConnections>,
+    trunks: Arc<Trunks>,
+    /// How often the certificates were read again.
+    generation: AtomicU64,
     scheme: uri::Scheme,
 }
 
@@ -57,6 +70,18 @@ pub(crate) struct SendError {
     pub(crate) is_unsent: bool,
 }
 
+impl SendError {
+    /// The pod cannot have had the request.
+    pub(crate) fn unsent(why: &str) -> Self {
+        Self { why: why.to_owned(), is_unsent: true }
+    }
+
+    /// The pod may have had it.
+    pub(crate) fn lost(why: &str) -> Self {
+        Self { why: why.to_owned(), is_unsent: false }
+    }
+}
+
 impl PodClient {
     /// Of the settings. Reads the certificates that they name.
     ///
@@ -65,7 +90,8 @@ impl PodClient {
     pub(crate) fn new(cluster: &ClusterSettings, tls: &TlsSettings) -> Result<Self, String> {
         let current = ArcSwap::from_pointee(connections(cluster, tls)?);
         let scheme = if tls.cert_file.is_some() { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
-        Ok(Self { cluster: cluster.clone(), tls: tls.clone(), current, scheme })
+        let (trunks, generation) = (Arc::default(), AtomicU64::default());
+        Ok(Self { cluster: cluster.clone(), tls: tls.clone(), current, trunks, generation, scheme })
     }
 
     /// Reads the certificates again, for the connections that begin from now on: those of before end when
@@ -75,7 +101,28 @@ impl PodClient {
     /// Why a file cannot be used; what was loaded before stays in force.
     pub(crate) fn reload(&self) -> Result<(), String> {
         self.current.store(Arc::new(connections(&self.cluster, &self.tls)?));
+        self.generation.fetch_add(1, Relaxed);
         Ok(())
+    }
+
+    /// Sends a small request, which is soon answered, over the trunk to the pod at an address. `begin` makes the
+    /// head of the request that begins a trunk.
+    ///
+    /// # Errors
+    /// [`TrunkError`].
+    pub(crate) async fn exchange(
+        self: &Arc<Self>,
+        address: &str,
+        request: Request<Bytes>,
+        begin: impl FnOnce() -> Request<()>,
+    ) -> Result<Response<Bytes>, TrunkError> {
+        let opener = || -> Opener {
+            let (client, address, head) = (Arc::clone(self), address.to_owned(), begin());
+            Box::new(move |requests| {
+                Box::pin(async move { client.send(&address, head.map(|()| requests)).await })
+            })
+        };
+        self.trunks.exchange((address, self.generation.load(Relaxed)), request, opener).await
     }
 
     /// Sends a request, whose URI is a path and a query, to the pod at an address; returns the answer's head,
@@ -87,14 +134,14 @@ impl PodClient {
         &self,
         address: &str,
         mut request: Request<Body>,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Body>, SendError> {
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let uri = Uri::builder().scheme(self.scheme.clone()).authority(address).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(|error| SendError { why: error.to_string(), is_unsent: true })?;
         *request.version_mut() = Version::HTTP_11;
         let client = (**self.current.load()).clone();
-        client.request(request).await.map_err(|error| {
+        let answer = client.request(request).await.map_err(|error| {
             let mut why = error.to_string();
             let mut cause = std::error::Error::source(&error);
             while let Some(error) = cause {
@@ -102,7 +149,8 @@ impl PodClient {
                 cause = error.source();
             }
             SendError { why, is_unsent: error.is_connect() }
-        })
+        })?;
+        Ok(answer.map(Body::new))
     }
 }
 

@@ -10,6 +10,7 @@ mod pods;
 pub mod secret;
 pub mod settings;
 pub mod ticket;
+pub(crate) mod trunk;
 pub(crate) mod volumes;
 
 use std::{

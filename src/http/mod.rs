@@ -81,6 +81,7 @@ use self::{
         read,
         tables::{self, config, erase, segments},
     },
+    shards::TrunkApi,
     state::{AppState, OpsState, OwnShards},
 };
 use crate::{auth::verb::Verb, cluster::Cluster};
@@ -225,7 +226,18 @@ fn table(state: AppState) -> RouteTable {
         ..Surroundings::default()
     });
     let ops = over_owners(with_log_level(ops_routes(&surroundings)), &state);
-    over_stores(store_routes(&surroundings), &state).merge(ops).merge(pages(&surroundings))
+    let all = over_stores(store_routes(&surroundings), &state).merge(ops).merge(pages(&surroundings));
+    if state.shards.is_some() { all.merge(trunks(&surroundings, &state)) } else { all }
+}
+
+/// Where trunks of other pods begin. What comes over them is what comes to the main port about tables.
+fn trunks(surroundings: &Arc<Surroundings>, state: &AppState) -> RouteTable {
+    let routes = over_stores(store_routes(surroundings), state).finish(nothing_here);
+    let api = TrunkApi { routes: Arc::new(routes), stopping: state.stopping.clone() };
+    // Pods call each other by names that `http.hosts` need not list: what they pass on has the client's.
+    let any_name = Surroundings { http: None, ..Surroundings::clone(surroundings) };
+    let table: RouteTable<Arc<TrunkApi>> = RouteTable::new(Arc::new(any_name));
+    table.post(Verb::Open, shards::TRUNK, shards::trunk).with_state(Arc::new(api))
 }
 
 /// Gives handlers of the process their state; what is about one shard goes to the pod that owns it.

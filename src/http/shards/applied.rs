@@ -10,7 +10,6 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri},
     response::Response,
 };
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{Shards, forward::PassedHead};
@@ -33,11 +32,11 @@ impl Shards {
     }
 
     /// What a pod says of whether requests should come to it, if it does so in time.
-    async fn ready(&self, pod: u32) -> Option<Response<Incoming>> {
+    async fn ready(&self, pod: u32) -> Option<Response> {
         let (mut parts, _) = Request::new(Body::empty()).into_parts();
         parts.uri = Uri::from_static(READY);
         let head = PassedHead::of(&parts, 1);
-        timeout(READY_TIMEOUT, self.send_to(&head, Body::empty(), pod)).await.ok()?.ok()
+        timeout(READY_TIMEOUT, self.send_to(&head, Body::empty().into(), pod)).await.ok()?.ok()
     }
 }
 

@@ -230,7 +230,7 @@ impl ShardedRoute {
             let sent = BodyToPass::Whole(&body);
             let answered = self.shards.send_to_owner(head, sent, (pod, shard)).await?;
             let (parts, body) = answered.answer.into_parts();
-            let body = to_bytes(Body::new(body), ANSWER_BYTES).await.map_err(|_| silent(answered.pod))?;
+            let body = to_bytes(body, ANSWER_BYTES).await.map_err(|_| silent(answered.pod))?;
             Ok::<_, Problem>(Response::from_parts(parts, Body::from(body)))
         });
         let mut response: Response = timeout(patience, asking).await.map_err(|_| silent(pod))??;

@@ -4,13 +4,12 @@
 use std::{pin::pin, time::Duration};
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     extract::Request,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
+    http::{self, HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::Response,
 };
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ShardedRoute, Shards,
     hop::{self, HOP, NOT_PASSED_ON, PRINCIPAL},
-    passed::{BodyToPass, ClientsBody},
+    passed::{BodyForPod, BodyToPass, ClientsBody},
     query,
-    relayed::{RelayedFor, RelayedFrom, relayed},
+    relayed::{RelayedFor, relayed},
     scope_of,
     store::nobody_owns,
+    trunk::TRUNK,
     unanswered::{NoPodAnswer, disagree, failed, left, silent, unanswered},
 };
 use crate::{
@@ -31,14 +31,18 @@ use crate::{
         client::SendError,
         pod_name, pod_number,
         ticket::{LIFE_SECS, Ticket, in_ticket},
+        trunk::TrunkError,
     },
     http::{
         accept::{self, Shape},
+        body::Incoming,
         code::Code,
         connection::CountGuard,
         context::{OWNER, PASSED_ID},
         error::Problem,
-        scope::RequestScope,
+        media::MediaKind,
+        scope::{RequestScope, RouteRequest},
+        shared_body::SharedBody,
         times,
     },
 };
@@ -57,13 +61,18 @@ const REFUSAL_BYTES: usize = 1 << 20;
 /// How long a pod may take to answer a long poll at once.
 const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Bytes of the body of a write that goes over a trunk at most.
+const SMALL_BYTES: u64 = 64 << 10;
+
+/// How many parts the path where trunks begin has.
+const TRUNK_DEPTH: usize = 3;
 /// How many parts the path of a table's flush has.
 const FLUSH_DEPTH: usize = 3;
 
 /// What a pod has answered.
 pub(super) struct Answered {
     pub(super) pod: u32,
-    pub(super) answer: Response<Incoming>,
+    pub(super) answer: Response,
     /// Ends the body that is being sent to it.
     given_up: CancellationToken,
 }
@@ -113,10 +122,37 @@ impl Shards {
     pub(super) async fn send_to(
         &self,
         head: &PassedHead,
-        body: Body,
+        body: BodyForPod,
         pod: u32,
-    ) -> Result<Response<Incoming>, SendError> {
-        let mut request = Request::new(body);
+    ) -> Result<Response, SendError> {
+        let address = self.cluster.address(pod).unwrap_or_default();
+        let body = match body {
+            BodyForPod::Apart(body) => body,
+            BodyForPod::Small(body) => {
+                let begin = || self.request_to(&self.trunk_head(), pod);
+                let request = self.request_to(head, pod).map(|()| body.clone());
+                match self.client.exchange(address, request, begin).await {
+                    Ok(answer) => return Ok(answer.map(Body::from)),
+                    Err(TrunkError::Send(error)) => return Err(error),
+                    Err(TrunkError::Refused) => Body::from(body),
+                }
+            }
+        };
+        let mut request = self.request_to(head, pod).map(|()| body);
+        if let Some(wanted) = head.wanted.clone() {
+            request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+            hyper::ext::on_informational(&mut request, move |word| {
+                if word.status() == StatusCode::CONTINUE {
+                    wanted.cancel();
+                }
+            });
+        }
+        self.client.send(address, request).await
+    }
+
+    /// The head of a request, as a pod gets it.
+    fn request_to(&self, head: &PassedHead, pod: u32) -> http::Request<()> {
+        let mut request = http::Request::new(());
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.path.parse().unwrap_or_default();
         let headers = request.headers_mut();
@@ -135,15 +171,17 @@ impl Shards {
                 headers.insert(PRINCIPAL, ticket);
             }
         }
-        if let Some(wanted) = head.wanted.clone() {
-            headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-            hyper::ext::on_informational(&mut request, move |word| {
-                if word.status() == StatusCode::CONTINUE {
-                    wanted.cancel();
-                }
-            });
-        }
-        self.client.send(self.cluster.address(pod).unwrap_or_default(), request).await
+        request
+    }
+
+    /// The head of the request that begins a trunk, which is nobody's in particular.
+    fn trunk_head(&self) -> PassedHead {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        (parts.method, parts.uri) = (Method::POST, Uri::from_static(TRUNK));
+        let mut head = PassedHead::of(&parts, TRUNK_DEPTH);
+        // Whoever refuses it does not wait for its body first.
+        head.headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+        head
     }
 
     /// Passes a request on to a pod; waits for the head of its answer for as long as that takes.
@@ -153,9 +191,9 @@ impl Shards {
     pub(super) async fn send(
         &self,
         head: &PassedHead,
-        body: Body,
+        body: BodyForPod,
         pod: u32,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response, SendError> {
         let began = Instant::now();
         let wait = self.wait_for(pod);
         let answer = self.send_to(head, body, pod).await;
@@ -270,7 +308,7 @@ impl Shards {
 
     /// Asks a pod for a page as it is now: for a client that waits for one while this process stops.
     async fn send_at_last(&self, head: &PassedHead, pod: u32) -> Result<Answered, Problem> {
-        let answer = timeout(LAST_TIMEOUT, self.send(head, Body::empty(), pod)).await;
+        let answer = timeout(LAST_TIMEOUT, self.send(head, Body::empty().into(), pod)).await;
         let answer = answer.map_err(|_| silent(pod))?.map_err(|error| failed(pod, &error))?;
         if is_moved(&answer) {
             return Err(disagree(pod));
@@ -288,6 +326,9 @@ impl ShardedRoute {
     ) -> Result<Response, Problem> {
         let (parts, _) = request.into_parts();
         let mut head = PassedHead::of(&parts, self.depth);
+        if self.is_append && is_small_write(&parts, &head.scope) {
+            return self.pass_small_on(head, parts, (pod, shard)).await;
+        }
         take_of_flushes(&parts, &head.scope, self.depth)?;
         let body = ClientsBody::of(&parts, &head.scope, &self.shards.parts.limits)?;
         let is_held_back = body.as_ref().is_some_and(ClientsBody::is_held_back);
@@ -312,6 +353,21 @@ impl ShardedRoute {
         Box::pin(self.relay(&head, (answered, shard), waits)).await
     }
 
+    /// The same for a small write: its body is received here, within the limits that hold for any.
+    async fn pass_small_on(
+        &self,
+        head: PassedHead,
+        parts: Parts,
+        (pod, shard): (u32, u32),
+    ) -> Result<Response, Problem> {
+        let request = RouteRequest { parts, scope: head.scope.clone() };
+        let (limits, inflight) = (&self.shards.parts.limits, &self.shards.parts.inflight);
+        let (body, _share) = Incoming::of(request)?.receive(limits, inflight).await?;
+        let sent = BodyToPass::Small(&body);
+        let answered = Box::pin(self.shards.send_to_owner(&head, sent, (pod, shard))).await?;
+        Box::pin(self.relay(&head, (answered, shard), None)).await
+    }
+
     /// Another pod's answer about a shard as this one's. A refusal is read whole at once: what the client
     /// still has to send is read by nobody there.
     async fn relay(
@@ -327,9 +383,9 @@ impl ShardedRoute {
             let read = timeout(REFUSAL_TIMEOUT, Limited::new(body, REFUSAL_BYTES).collect()).await;
             given_up.cancel();
             let whole = read.map_err(|_| silent(pod))?.map_err(|_| silent(pod))?;
-            RelayedFrom::Whole(whole.to_bytes())
+            Body::from(whole.to_bytes())
         } else {
-            RelayedFrom::Pod(body)
+            body
         };
         let stopping = &self.shards.parts.stopping;
         let asked = RelayedFor {
@@ -346,6 +402,18 @@ impl ShardedRoute {
 
 fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
+}
+
+/// Whether an append is small, and soon answered: nothing in its query has it wait for S3. Lines are stored as
+/// they come.
+fn is_small_write(parts: &Parts, scope: &RequestScope) -> bool {
+    let is_plain = parts.uri.query().is_none()
+        && !parts.headers.contains_key(header::CONTENT_ENCODING)
+        && MediaKind::of_body(&parts.headers) != MediaKind::Lines;
+    let is_small = |body: &SharedBody| {
+        body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BYTES) && !body.is_held_back()
+    };
+    is_plain && scope.body.as_ref().is_some_and(is_small)
 }
 
 /// Whether a read waits for its first event and then answers with a page. Streams are counted with their

@@ -222,11 +222,9 @@ impl ShardedRoute {
             head.headers.insert(hop::SHARDS, shards);
         }
         let asking = async {
-            match self.shards.send(&head, Body::empty(), pod).await {
+            match self.shards.send(&head, Body::empty().into(), pod).await {
                 Ok(answer) if is_moved(&answer) => Said::Moved,
-                Ok(answer) => {
-                    let (parts, body) = answer.into_parts();
-                    let mut response = Response::from_parts(parts, Body::new(body));
+                Ok(mut response) => {
                     response.extensions_mut().insert(OwnBody);
                     self.heard(&head.scope.connection, (what, 0), response).await
                 }

@@ -17,6 +17,7 @@ mod passed;
 mod reach;
 mod relayed;
 mod store;
+mod trunk;
 mod unanswered;
 
 use std::{sync::Arc, time::Duration};
@@ -32,9 +33,10 @@ pub(crate) use self::store::{OwnedStore, ShardStores};
 pub(super) use self::{
     applied::{tell_applied, tell_scrubbed},
     hop::{AskedBy, Passed, asked_by, tell_records},
+    trunk::{TRUNK, TrunkApi, trunk},
 };
 use self::{
-    reach::{Reach, reach},
+    reach::{Reach, appends, reach},
     store::{ShardHandlers, nobody_owns},
 };
 use super::{
@@ -91,6 +93,8 @@ enum ShardPlace {
 struct ShardedRoute {
     shards: Arc<Shards>,
     reach: Reach,
+    /// Whether it appends.
+    is_append: bool,
     /// How many parts its path has: what stands before them is no part of the API's path.
     depth: usize,
     here: ShardHandlers,
@@ -110,7 +114,7 @@ impl Shards {
         stores: &ShardStores<A>,
         maker: HandlerMaker<Arc<A>>,
     ) -> HandlerEndpoint {
-        self.routed(reach(method, path), path, ShardHandlers::new(stores, maker))
+        self.routed((method, path), ShardHandlers::new(stores, maker))
     }
 
     /// The handler of a route that works on no store: a shard's owner answers what is about that shard.
@@ -121,13 +125,19 @@ impl Shards {
     ) -> HandlerEndpoint {
         match reach(method, path) {
             Reach::This => here,
-            reach => self.routed(reach, path, ShardHandlers::Bound(vec![here])),
+            _ => self.routed((method, path), ShardHandlers::Bound(vec![here])),
         }
     }
 
-    fn routed(self: &Arc<Self>, reach: Reach, path: &str, here: ShardHandlers) -> HandlerEndpoint {
+    fn routed(
+        self: &Arc<Self>,
+        (method, path): (Option<&Method>, &str),
+        here: ShardHandlers,
+    ) -> HandlerEndpoint {
+        let reach = reach(method, path);
         let depth = path.matches('/').count();
-        let route = Arc::new(ShardedRoute { shards: Arc::clone(self), reach, depth, here });
+        let is_append = appends(method, path);
+        let route = Arc::new(ShardedRoute { shards: Arc::clone(self), reach, is_append, depth, here });
         Arc::new(move |request| {
             let route = Arc::clone(&route);
             Box::pin(async move { route.answer(request).await })

@@ -152,6 +152,20 @@ impl ClientsBody {
     }
 }
 
+/// What a pod is sent as the body of a request.
+pub(super) enum BodyForPod {
+    /// With a connection to itself while it comes.
+    Apart(Body),
+    /// Small and whole, of a request that is soon answered: over the trunk to the pod.
+    Small(Bytes),
+}
+
+impl From<Body> for BodyForPod {
+    fn from(body: Body) -> Self {
+        Self::Apart(body)
+    }
+}
+
 /// The body of a request that is passed on.
 #[derive(Clone, Copy)]
 pub(super) enum BodyToPass<'a> {
@@ -161,15 +175,22 @@ pub(super) enum BodyToPass<'a> {
     Comes(&'a ClientsBody),
     /// All of it is here.
     Whole(&'a Bytes),
+    /// The same, of a small write.
+    Small(&'a Bytes),
 }
 
 impl BodyToPass<'_> {
     /// What a pod is sent: see [`ClientsBody::for_pod`].
-    pub(super) fn for_pod(self, wanted: Option<CancellationToken>, given_up: CancellationToken) -> Body {
+    pub(super) fn for_pod(
+        self,
+        wanted: Option<CancellationToken>,
+        given_up: CancellationToken,
+    ) -> BodyForPod {
         match self {
-            Self::Absent => Body::empty(),
-            Self::Comes(body) => Body::new(body.for_pod(wanted, given_up)),
-            Self::Whole(body) => Body::from(body.clone()),
+            Self::Absent => Body::empty().into(),
+            Self::Comes(body) => Body::new(body.for_pod(wanted, given_up)).into(),
+            Self::Whole(body) => Body::from(body.clone()).into(),
+            Self::Small(body) => BodyForPod::Small(body.clone()),
         }
     }
 

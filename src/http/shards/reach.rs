@@ -75,6 +75,12 @@ pub(super) fn reach(method: Option<&Method>, path: &str) -> Reach {
     }
 }
 
+/// Whether a route appends events.
+pub(super) fn appends(method: Option<&Method>, path: &str) -> bool {
+    method == Some(&Method::POST)
+        && matches!(path, "/tables/{table}" | "/tables/{table}/bulk" | "/tables/{table}/raw")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

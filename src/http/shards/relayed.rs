@@ -11,7 +11,7 @@ use axum::{
     http::Extensions,
     response::Response,
 };
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::counted::{EventCounter, StreamForm};
@@ -33,14 +33,6 @@ pub(super) type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Begins a wait for a pod that has stopped to send.
 pub(super) type SilenceMaker = Box<dyn Fn() -> StopFuture + Send>;
-
-/// Where the body of an answer comes from.
-pub(super) enum RelayedFrom {
-    /// From the pod, piece by piece.
-    Pod(Incoming),
-    /// It is here already.
-    Whole(Bytes),
-}
 
 /// An answer's body, with what is held while it goes on.
 struct RelayedBody {
@@ -122,7 +114,7 @@ pub(super) struct RelayedFor<'a> {
 /// 429 if its caller has too many long answers.
 pub(super) fn relayed(
     asked: RelayedFor<'_>,
-    answer: Response<RelayedFrom>,
+    answer: Response,
     stopping: &CancellationToken,
 ) -> Result<Response, Problem> {
     let (mut of_answer, body) = answer.into_parts();
@@ -137,12 +129,8 @@ pub(super) fn relayed(
     let held = usage.map(Usage::hold_stream).transpose()?;
     let counted = form.filter(|_| usage.is_some()).map(EventCounter::new);
     let stopping = stopping.clone();
-    let from = match body {
-        RelayedFrom::Whole(bytes) => Body::from(bytes),
-        RelayedFrom::Pod(body) => Body::new(body),
-    };
     let body = RelayedBody {
-        body: from,
+        body,
         stopping: is_endless.then(|| Box::pin(stopping.cancelled_owned()) as StopFuture),
         begin_silence: asked.silence,
         silence: None,

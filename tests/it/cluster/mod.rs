@@ -11,6 +11,7 @@ mod moves;
 mod places;
 mod refused;
 mod routed;
+mod trunks;
 mod unseen;
 mod upkeep;
 mod whole;
