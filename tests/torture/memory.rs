@@ -53,9 +53,7 @@ impl Drop for Group {
     }
 }
 
-/// What the image sets for the allocators.
+/// What the image sets for the allocator.
 pub(crate) fn environment() -> Vec<(String, String)> {
-    [("MALLOC_ARENA_MAX", "1"), ("MIMALLOC_PURGE_DELAY", "100")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
+    vec![("MIMALLOC_PURGE_DELAY".to_owned(), "100".to_owned())]
 }
