@@ -85,6 +85,7 @@ CAUGHT_BY = {
     "list_without_a_confirm": "lib shards::gather::",
     "dead_owner_named": "lib cluster::owners::",
     "frozen_owner_waited_for": "lib shards::left::",
+    "next_piece_unread": "lib last_piece::",
     "trunk_lost_is_unsent": "lib shards::trunk::",
     "trunk_cut_at_stop": "lib shards::trunk::",
     "trunk_for_anybody": "lib shards::trunk::",

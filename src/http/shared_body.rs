@@ -13,7 +13,7 @@ use std::{
 
 use axum::{
     body::{Body, HttpBody},
-    http::{HeaderMap, Request, header},
+    http::{HeaderMap, Request, Version, header},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -21,7 +21,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use super::frames;
+use super::{frames, last_piece::Taking};
 
 /// How much of a refused body is read and discarded, and for how long. Many clients read the answer only
 /// after they have sent everything, and closing the connection earlier would take the answer with it.
@@ -33,14 +33,21 @@ const DISCARD_IDLE: Duration = Duration::from_secs(2);
 /// A request's body as it comes.
 pub enum SentBody {
     /// From a client. A box around it would be one allocation more for each request.
-    Client(Incoming),
+    Client {
+        /// The body.
+        body: Incoming,
+        /// Whether it comes by HTTP/1, so that its connection has nothing to do behind its last piece.
+        is_http1: bool,
+    },
     /// From this process.
     Made(Body),
 }
 
-impl From<Incoming> for SentBody {
-    fn from(body: Incoming) -> Self {
-        Self::Client(body)
+impl SentBody {
+    /// A client's, by the version of HTTP that the client speaks. In HTTP/2 the connection is to be woken
+    /// behind every piece: it tells the client that there is room for more, of whatever request.
+    pub fn of_client(body: Incoming, version: Version) -> Self {
+        Self::Client { body, is_http1: version < Version::HTTP_2 }
     }
 }
 
@@ -59,21 +66,31 @@ impl HttpBody for SentBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         match self.get_mut() {
-            Self::Client(body) => Pin::new(body).poll_frame(context).map_err(axum::Error::new),
+            Self::Client { body, is_http1 } => {
+                let taking = is_http1.then(Taking::begin);
+                let polled = Pin::new(&mut *body).poll_frame(context).map_err(axum::Error::new);
+                if let Some(taking) = taking
+                    && matches!(polled, Poll::Ready(Some(Ok(_))))
+                    && body.is_end_stream()
+                {
+                    taking.was_last();
+                }
+                polled
+            }
             Self::Made(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Client(body) => body.is_end_stream(),
+            Self::Client { body, .. } => body.is_end_stream(),
             Self::Made(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Client(body) => body.size_hint(),
+            Self::Client { body, .. } => body.size_hint(),
             Self::Made(body) => body.size_hint(),
         }
     }

@@ -42,7 +42,7 @@ use self::{
     until_cancelled::UntilCancelled,
     watched::Watched,
 };
-use crate::http::connection::Connection;
+use crate::http::{connection::Connection, last_piece::without_last_wakes};
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -107,7 +107,7 @@ pub async fn serve(listener: TcpListener, port: ServedPort, stop: CancellationTo
             slot = open.enter(&connection) => slot,
         };
         let (port, stop) = (port.clone(), stop.clone());
-        connections.spawn(async move {
+        connections.spawn(without_last_wakes(async move {
             let kill = connection.kill().clone();
             tokio::select! {
                 biased;
@@ -115,7 +115,7 @@ pub async fn serve(listener: TcpListener, port: ServedPort, stop: CancellationTo
                 () = serve_one(stream, connection, port, stop) => {}
             }
             drop(slot);
-        });
+        }));
     }
     drop(listener);
     connections.close();

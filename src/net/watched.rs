@@ -11,6 +11,7 @@ use std::{
 use crate::http::{
     Routes,
     connection::{Connection, CountGuard},
+    shared_body::SentBody,
 };
 use axum::{
     body::{Body, Bytes, HttpBody},
@@ -48,14 +49,13 @@ impl Service<Request<Incoming>> for Watched {
         let connection = Arc::clone(&self.connection);
         let under_way = connection.request();
         let version = request.version();
+        let request = request.map(|body| SentBody::of_client(body, version));
         let routes = (self.routes)();
         Box::pin(async move {
             let answer = routes.answer(request, Arc::clone(&connection)).await;
             // In HTTP/1.0 an answer without a length ends where the connection ends. Until the body is whole,
             // the connection must not end cleanly: the client would take a part for the whole.
-            let has_length = answer.headers().contains_key(header::CONTENT_LENGTH)
-                || answer.body().size_hint().exact().is_some();
-            let ends_with_connection = version <= Version::HTTP_10 && !has_length;
+            let ends_with_connection = version <= Version::HTTP_10 && !has_length(&answer);
             if ends_with_connection {
                 connection.set_unfinished(true);
             }
@@ -66,6 +66,10 @@ impl Service<Request<Incoming>> for Watched {
             }))
         })
     }
+}
+
+fn has_length(answer: &Response<Body>) -> bool {
+    answer.headers().contains_key(header::CONTENT_LENGTH) || answer.body().size_hint().exact().is_some()
 }
 
 /// An answer's body. Until it ends, its request counts as in progress.
