@@ -131,7 +131,8 @@ fn take_text(from: &mut Bytes) -> Result<Bytes, NoFrame> {
 
 fn take_headers(from: &mut Bytes) -> Result<HeaderMap, NoFrame> {
     let count = from.try_get_u32().map_err(|_| CUT)?;
-    let mut headers = HeaderMap::new();
+    // With room for the usual number at once; how many there are is the sender's word.
+    let mut headers = HeaderMap::with_capacity(count.min(16) as usize);
     for _ in 0..count {
         let name = HeaderName::from_bytes(&take_text(from)?).map_err(|_| NoFrame("the name of a header"))?;
         let value = HeaderValue::from_maybe_shared(take_text(from)?).map_err(|_| NoFrame("a header"))?;

@@ -116,10 +116,11 @@ impl TrunkAnswers {
                 let body = Limited::new(body, ANSWER_BYTES / 2).collect().await.ok()?;
                 Some(Response::from_parts(parts, body.to_bytes()))
             };
-            self.under_way.spawn(async move {
+            // Boxed: the runtime moves a task several times, and this one is large.
+            self.under_way.spawn(Box::pin(async move {
                 let answer = AssertUnwindSafe(answering).catch_unwind().await.ok().flatten();
                 (answer.map_or(Frame::Broken(number), |answer| Frame::Answer(number, answer)), bytes)
-            });
+            }));
         }
         Ok(())
     }

@@ -18,6 +18,9 @@ async fn append_one(pod: &TestServer, path: &str, number: usize) -> Result<(u64,
     let sent = pod.request(Method::POST, path).json(&json!({ "payload": number, "partition": 0 }));
     let response = sent.send().await.expect("the pod that is asked answers");
     let owner = response.headers().get("zombi-owner").map(|owner| owner.to_str().unwrap().to_owned());
+    for name in ["x-request-id", "x-content-type-options", "cache-control", "content-security-policy"] {
+        assert_eq!(response.headers().get_all(name).iter().count(), 1, "{name}");
+    }
     let (status, told) = answer(response).await;
     if status == StatusCode::CREATED {
         Ok((told["offset"].as_u64().unwrap(), owner.unwrap()))
@@ -31,7 +34,7 @@ async fn many_small_appends_need_one_connection_to_their_owner() {
     let cluster = TestCluster::start(&[]).await;
     let path = format!("/tables/{}", cluster.table_of(1));
     let (asked, owner) = (&cluster.pods[0], &cluster.pods[1]);
-    let before = owner.metric("zombi_http_connections").await;
+    let before = owner.admin_metric("zombi_http_connections").await;
     let all = join_all((0..AT_ONCE).map(|number| append_one(asked, &path, number))).await;
     let offsets: BTreeSet<u64> = all
         .into_iter()
@@ -42,9 +45,9 @@ async fn many_small_appends_need_one_connection_to_their_owner() {
         })
         .collect();
     assert_eq!(offsets, (0..AT_ONCE as u64).collect());
-    let more = owner.metric("zombi_http_connections").await - before;
+    let more = owner.admin_metric("zombi_http_connections").await - before;
     assert!(more < 5.0, "{more} more connections for {AT_ONCE} appends at once");
-    assert_eq!(asked.metric("zombi_forwarded_requests_total").await as usize, AT_ONCE);
+    assert_eq!(asked.admin_metric("zombi_forwarded_requests_total").await as usize, AT_ONCE);
 }
 
 #[tokio::test]
