@@ -37,7 +37,11 @@ use contracts::error::{Overload, StorageError};
 pub(crate) struct Incoming {
     /// The headers.
     pub headers: HeaderMap,
+    /// Whether they are all among `heads::USUAL`.
+    pub has_usual_head: bool,
     body: Option<SharedBody>,
+    /// The length that the head declares.
+    declared: Option<usize>,
     coding: Option<Coding>,
     connection: Arc<Connection>,
     /// Who sends it, and what it holds of the caller's quotas.
@@ -59,15 +63,15 @@ impl Incoming {
     /// # Errors
     /// 415 for a coding that is not known, 429 over the caller's quota.
     pub(super) fn of(RouteRequest { parts, scope }: RouteRequest) -> Result<Self, Problem> {
-        let coding = Coding::of(&parts.headers)?;
-        let RequestScope { connection, caller, body, .. } = scope;
+        let RequestScope { connection, caller, head, body, .. } = scope;
+        let coding = if head.is_usual { None } else { Coding::of(&parts.headers)? };
+        let declared = content_length(&parts.headers);
         let usage = caller.usage().filter(|_| body.is_some());
-        let held = usage.map(|usage| {
-            let declared = content_length(&parts.headers).unwrap_or(STREAM_BYTES);
-            usage.begin_body(declared.min(STREAM_BYTES) as u64)
-        });
+        let first = declared.unwrap_or(STREAM_BYTES).min(STREAM_BYTES);
+        let held = usage.map(|usage| usage.begin_body(first as u64));
         let held = held.transpose()?;
-        Ok(Self { headers: parts.headers, body, coding, connection, caller, held })
+        let headers = parts.headers;
+        Ok(Self { headers, has_usual_head: head.is_usual, body, declared, coding, connection, caller, held })
     }
 
     /// The connection that it arrives on.
@@ -95,7 +99,7 @@ impl Incoming {
         limits: &Limits,
         budget: &Arc<Budget>,
     ) -> Result<(Bytes, Share), Problem> {
-        let declared = content_length(&self.headers);
+        let declared = self.declared;
         if declared.is_some_and(|declared| declared > limits.body_bytes) {
             return Err(too_large(limits.body_bytes));
         }
@@ -150,7 +154,6 @@ pub(super) const STREAM_BYTES: usize = 64 << 10;
 /// The most that is allocated in advance for a body of known length.
 const FIRST_BYTES: usize = 256 << 10;
 
-/// The length that the head declares.
 fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -355,7 +358,9 @@ mod tests {
         let connection = Arc::new(Connection::default());
         let incoming = Incoming {
             headers: HeaderMap::new(),
+            has_usual_head: false,
             body: share(&mut Request::new(Body::from(coded))),
+            declared: None,
             coding: Some(Coding::Zstd),
             connection,
             caller: Caller::anybody(),

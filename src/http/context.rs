@@ -8,7 +8,7 @@ use axum::{
 };
 use tracing::{debug, error};
 
-use super::{code::Code, error::Problem, refusals};
+use super::{code::Code, error::Problem, heads::HeadSummary, refusals};
 use crate::auth::verb::Verb;
 use contracts::{
     clock::{Clock, SystemClock},
@@ -34,22 +34,25 @@ pub(super) struct RequestContext {
     path: Option<PathAndQuery>,
     id: HeaderValue,
     verb: Option<Verb>,
+    is_of_a_pod: bool,
 }
 
 impl RequestContext {
     /// Keeps what is needed of a request, and gives it an id unless it has one. `verb` is its route's; `None`
-    /// if no route took it.
-    pub(super) fn new(request: &Request, verb: Option<Verb>) -> Self {
+    /// if no route took it. `is_of_a_pod` if it is known that another pod has passed it on.
+    pub(super) fn new(request: &Request, verb: Option<Verb>, head: HeadSummary, is_of_a_pod: bool) -> Self {
+        let sent = (!head.is_usual).then(|| sent_id(request.headers())).flatten();
         Self {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
-            id: request_id(request.headers()),
+            id: sent.unwrap_or_else(new_id),
             verb,
+            is_of_a_pod,
         }
     }
 
-    /// Adds the request id to the answer, writes the problem that it is, and turns any other error, a layer's
-    /// or the framework's, into one.
+    /// Writes the problem that the answer is, turns any other error, a layer's or the framework's, into one, and
+    /// adds the headers that every client gets, the request id among them.
     pub(super) fn answer(self, mut response: Response, problem: Option<Problem>) -> Response {
         let status = response.status();
         if let Some(problem) = problem {
@@ -67,9 +70,12 @@ impl RequestContext {
                 response.headers_mut().insert(header::ALLOW, allow);
             }
         }
-        let headers = response.headers_mut();
-        protect(headers);
-        headers.insert(REQUEST_ID, self.id);
+        // To what another pod has passed on, that pod adds these headers.
+        if !self.is_of_a_pod {
+            let headers = response.headers_mut();
+            protect(headers);
+            headers.insert(REQUEST_ID, self.id);
+        }
         response
     }
 
@@ -127,16 +133,16 @@ fn protect(headers: &mut HeaderMap) {
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 }
 
-/// The id that the client sent, if it is short and visible, or that the pod which passes the request on has
-/// given it; otherwise a new one. New ones grow with time, and are no secret: a quick source of random bits
-/// will do.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+/// The id that the client sent, if it is short and visible, or that the pod which passes the request on has given
+/// it.
+fn sent_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let is_fit =
         |id: &&HeaderValue| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    let sent = headers.get(REQUEST_ID).filter(is_fit).or_else(|| headers.get(PASSED_ID).filter(is_fit));
-    if let Some(sent) = sent {
-        return sent.clone();
-    }
+    headers.get(REQUEST_ID).filter(is_fit).or_else(|| headers.get(PASSED_ID).filter(is_fit)).cloned()
+}
+
+/// New ids grow with time, and are no secret: a quick source of random bits will do.
+fn new_id() -> HeaderValue {
     let mut random = [0; 10];
     fastrand::fill(&mut random);
     let now_ms = SystemClock.now_ms().max(0).unsigned_abs();

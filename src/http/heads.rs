@@ -1,8 +1,9 @@
 //! What is read of the head of a request or an answer in several places.
 
-use axum::http::{HeaderMap, HeaderName, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
-/// Headers that requests have whatever they are for.
+/// Headers that requests have whatever they are for. Where there are no others, ids, traces, codings and what
+/// else a head may say of events and answers are not looked for.
 static USUAL: [HeaderName; 8] = [
     header::HOST,
     header::CONTENT_TYPE,
@@ -14,10 +15,43 @@ static USUAL: [HeaderName; 8] = [
     header::CONNECTION,
 ];
 
-/// Whether a request has only headers that any may have. To compare the names of the few that there are costs
-/// less than to look for several that are not there.
-pub(super) fn are_usual(headers: &HeaderMap) -> bool {
-    headers.keys().all(|name| USUAL.contains(name))
+/// What one walk over a request's headers says. Most requests have a few, and to walk over those costs less than
+/// to look for several that are not there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct HeadSummary {
+    /// What they take on the wire.
+    pub bytes: usize,
+    /// How many of them are `Host`.
+    pub hosts: usize,
+    /// Whether the body is sent in chunks or whole, and not coded for its transfer besides: nothing here would
+    /// undo such a coding.
+    pub is_plain_transfer: bool,
+    /// Whether all of them are among [`USUAL`]. Not so unless somebody has looked.
+    pub is_usual: bool,
+}
+
+impl HeadSummary {
+    /// Of a request's headers.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut summary = Self { bytes: 0, hosts: 0, is_plain_transfer: true, is_usual: true };
+        for (name, value) in headers {
+            summary.bytes += name.as_str().len() + value.len() + ": \r\n".len();
+            if name == header::HOST {
+                summary.hosts += 1;
+            } else if !USUAL.contains(name) {
+                summary.is_usual = false;
+                summary.is_plain_transfer &= name != header::TRANSFER_ENCODING || is_plain_transfer(value);
+            }
+        }
+        summary
+    }
+}
+
+fn is_plain_transfer(value: &HeaderValue) -> bool {
+    let is_plain = |name: &str| {
+        name.is_empty() || ["chunked", "identity"].iter().any(|one| name.eq_ignore_ascii_case(one))
+    };
+    value.to_str().is_ok_and(|text| text.split(',').map(str::trim).all(is_plain))
 }
 
 /// A header as text, if it is there and is text.
@@ -36,16 +70,6 @@ pub(super) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
     value.is_some_and(|value| value.as_bytes().starts_with(media_type.as_bytes()))
 }
 
-/// Whether a body is sent in chunks or whole, and not coded for its transfer besides: nothing here would undo
-/// such a coding.
-pub(super) fn is_plain_transfer(headers: &HeaderMap) -> bool {
-    let is_plain = |name: &str| {
-        name.is_empty() || ["chunked", "identity"].iter().any(|one| name.eq_ignore_ascii_case(one))
-    };
-    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
-    values.all(|value| value.to_str().is_ok_and(|text| text.split(',').map(str::trim).all(is_plain)))
-}
-
 /// The host that a request asks for: HTTP/2 has it in the URI. Empty if there is none.
 pub(super) fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> &'r str {
     let authority = uri.authority().map(|authority| authority.as_str());
@@ -54,19 +78,47 @@ pub(super) fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> &'r str {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
+
+    fn headers(lines: &[(HeaderName, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers
+    }
 
     #[test]
     fn what_says_something_of_events_is_not_usual() {
-        let mut headers: HeaderMap =
+        let mut all: HeaderMap =
             USUAL.iter().map(|name| (name.clone(), HeaderValue::from_static("x"))).collect();
-        assert!(are_usual(&headers) && are_usual(&HeaderMap::new()));
-        for name in ["x-partition", "zombi-partition", "idempotency-key", "traceparent"] {
-            headers.insert(name, HeaderValue::from_static("x"));
-            assert!(!are_usual(&headers), "{name}");
-            headers.remove(name);
+        assert!(HeadSummary::of(&all).is_usual && HeadSummary::of(&HeaderMap::new()).is_usual);
+        let others = ["x-partition", "zombi-partition", "idempotency-key", "traceparent", "x-request-id"];
+        for name in others.into_iter().chain(["prefer", "content-encoding", "expect", "ce-id"]) {
+            all.insert(name, HeaderValue::from_static("x"));
+            assert!(!HeadSummary::of(&all).is_usual, "{name}");
+            all.remove(name);
+        }
+    }
+
+    #[test]
+    fn a_summary_counts_every_line() {
+        let summary =
+            HeadSummary::of(&headers(&[(header::HOST, "a"), (header::HOST, "b"), (header::TE, "x")]));
+        assert_eq!((summary.hosts, summary.bytes), (2, 2 * "host: a\r\n".len() + "te: x\r\n".len()));
+    }
+
+    #[test]
+    fn a_body_that_is_coded_for_its_transfer_is_not_plain() {
+        for (values, is_plain) in [
+            (&["chunked"][..], true),
+            (&["Chunked", " identity ,"], true),
+            (&["gzip, chunked"], false),
+            (&["chunked", "gzip"], false),
+            (&["gzip", "chunked"], false),
+        ] {
+            let lines: Vec<_> = values.iter().map(|value| (header::TRANSFER_ENCODING, *value)).collect();
+            assert_eq!(HeadSummary::of(&headers(&lines)).is_plain_transfer, is_plain, "{values:?}");
         }
     }
 }

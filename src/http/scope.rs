@@ -8,7 +8,9 @@ use axum::{
 };
 use percent_encoding::percent_decode_str;
 
-use super::{code::Code, connection::Connection, error::Problem, shared_body::SharedBody};
+use super::{
+    code::Code, connection::Connection, error::Problem, heads::HeadSummary, shared_body::SharedBody,
+};
 use crate::auth::{caller::Caller, policy::Resource};
 
 /// Names that a route's path may have.
@@ -58,6 +60,8 @@ pub(super) struct RequestScope {
     pub parameters: PathParameters,
     /// Who sent it, and what the caller may do.
     pub caller: Caller,
+    /// What its headers are, in short.
+    pub head: HeadSummary,
     /// Its body, if it has one; its own is empty.
     pub body: Option<SharedBody>,
     /// Whether another pod passes it on, and it goes no further.

@@ -20,7 +20,8 @@ use super::{
     connection::Connection,
     context::{REQUEST_ID, RequestContext},
     error::Problem,
-    forwarded, heads,
+    forwarded,
+    heads::HeadSummary,
     route::{FoundRoute, Route, RouteAnswer, Surroundings},
     scope::RequestScope,
     shards::{self, AskedBy, Passed},
@@ -44,14 +45,15 @@ pub(super) async fn surround(
     if let Some(http) = &surroundings.http {
         connection = forwarded::attribute(connection, request.headers(), &http.trusted_proxies);
     }
-    let span = trace::span(surroundings.exports_traces, route.counts.route(), &request);
-    let context = RequestContext::new(&request, route.verb);
+    let head = HeadSummary::of(request.headers());
+    let span = trace::span(surroundings.exports_traces, route.counts.route(), &request, head);
     let sender = who_asks(&request, surroundings, &mut connection);
     let is_passed_on = matches!(sender, Ok(AskedBy::Pod(_)));
+    let is_of_a_pod = matches!(sender, Ok(AskedBy::Pod(Some(_))));
+    let context = RequestContext::new(&request, route.verb, head, is_of_a_pod);
     let shared_with = surroundings.http.as_ref().and_then(|http| SharedWith::of(&request, http));
-    let method = counted(request.method());
-    let peer = connection.address;
-    let (caller, refusal) = match check_head(&request, surroundings, is_passed_on).and(sender) {
+    let (method, peer) = (counted(request.method()), connection.address);
+    let (caller, refusal) = match check_head(&request, head, surroundings, is_passed_on).and(sender) {
         Ok(sender) => enter(request.headers(), route, &connection, sender, started).await,
         Err(problem) => (Caller::default(), Some(problem)),
     };
@@ -62,7 +64,7 @@ pub(super) async fn surround(
             let (caller, body) = (caller.clone(), body.clone());
             // So that the logs of all pods name it alike.
             let request_id = surroundings.cluster.as_ref().map(|_| context.id_header());
-            let scope = RequestScope { connection, parameters, caller, body, is_passed_on, request_id };
+            let scope = RequestScope { connection, parameters, caller, head, body, is_passed_on, request_id };
             let handled = answer_in_scope(route, request, scope);
             if span.is_none() { handled.await } else { handled.instrument(span.clone()).await }
         }
@@ -206,43 +208,39 @@ fn handle(route: &Route, request: Request, scope: RequestScope) -> impl Future<O
 
 /// Refuses a request whose path and headers are over the limit, or that a browser was made to send. How long
 /// they are is the business of the pod that the client asks: what it passes on has more headers by now.
-fn check_head(request: &Request, surroundings: &Surroundings, is_passed_on: bool) -> Result<(), Problem> {
+fn check_head(
+    request: &Request,
+    head: HeadSummary,
+    surroundings: &Surroundings,
+    is_passed_on: bool,
+) -> Result<(), Problem> {
     let most = surroundings.header_bytes;
-    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    let bytes = path
-        + request
-            .headers()
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
-            .sum::<usize>();
+    let bytes = head.bytes + request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     if bytes > most && !is_passed_on {
         return Err(Problem::new(
             Code::HeadTooLarge,
             format!("path and headers have {bytes} bytes, limits.header_bytes is {most}"),
         ));
     }
-    if !heads::is_plain_transfer(request.headers()) {
+    if !head.is_plain_transfer {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
             "Transfer-Encoding may be chunked alone: other codings belong in Content-Encoding",
         ));
     }
-    has_one_host(request)?;
+    has_one_host(request.version(), head.hosts)?;
     let http = surroundings.http.as_ref();
     http.map_or(Ok(()), |http| http.check(request, surroundings.host_check))
 }
 
 /// Refuses a request that does not say for which host it is, or says it twice (RFC 9112, 3.2): what stands
 /// between us and the client may have read another one. HTTP/1.0 needs none, and HTTP/2 has it elsewhere.
-fn has_one_host(request: &Request) -> Result<(), Problem> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
+fn has_one_host(version: Version, hosts: usize) -> Result<(), Problem> {
     let refused = |why: &str| Err(Problem::new(Code::BadRequest, why));
-    match (hosts.next(), hosts.next()) {
-        (None, _) if request.version() == Version::HTTP_11 => {
-            refused("there is no Host, which HTTP/1.1 asks for")
-        }
-        (_, Some(_)) => refused("there is more than one Host"),
-        _ => Ok(()),
+    match hosts {
+        0 if version == Version::HTTP_11 => refused("there is no Host, which HTTP/1.1 asks for"),
+        0 | 1 => Ok(()),
+        _ => refused("there is more than one Host"),
     }
 }
 

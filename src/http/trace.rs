@@ -11,6 +11,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::{Span, field, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use super::heads::HeadSummary;
+
 /// The header, and the name under which it is stored with an event.
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -22,8 +24,8 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
 }
 
 /// A span for a request that belongs to a trace, and for every request if traces are exported.
-pub(super) fn span(exports: bool, route: &str, request: &Request) -> Span {
-    if !exports && !request.headers().contains_key(TRACEPARENT) {
+pub(super) fn span(exports: bool, route: &str, request: &Request, head: HeadSummary) -> Span {
+    if !exports && (head.is_usual || !request.headers().contains_key(TRACEPARENT)) {
         return Span::none();
     }
     let parent = TraceContextPropagator::new().extract(&HeaderExtractor(request.headers()));

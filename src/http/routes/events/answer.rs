@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::rejected::RejectedLine;
+use crate::http::body::Incoming;
 use contracts::{
     append::Appended,
     name::TableName,
@@ -153,7 +154,11 @@ pub(super) enum AnswerForm {
 
 impl AnswerForm {
     /// JSON, unless `Prefer: return=minimal` asks for less (RFC 7240).
-    pub(super) fn preferred(headers: &HeaderMap) -> Self {
+    pub(super) fn preferred(incoming: &Incoming) -> Self {
+        if incoming.has_usual_head { Self::Json } else { Self::by_preference(&incoming.headers) }
+    }
+
+    fn by_preference(headers: &HeaderMap) -> Self {
         let lines = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
         let preferences = lines.flat_map(|line| line.split(','));
         let is_minimal = |preference: &str| {
@@ -275,7 +280,7 @@ mod tests {
             for line in &lines {
                 headers.append(PREFER, HeaderValue::from_static(line));
             }
-            assert_eq!(AnswerForm::preferred(&headers), form, "{lines:?}");
+            assert_eq!(AnswerForm::by_preference(&headers), form, "{lines:?}");
         }
     }
 }

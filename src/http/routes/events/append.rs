@@ -3,19 +3,17 @@
 
 use std::sync::Arc;
 
-use axum::{
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
+use axum::{http::StatusCode, response::Response};
 use tokio::time::Instant;
 
 use super::answer::AnswerForm;
 use crate::auth::caller::Caller;
 use crate::http::{
+    body::Incoming,
     code::Code,
     connection::Connection,
     error::Problem,
-    extract, heads,
+    extract,
     memory::Share,
     params::{OffsetParam, WaitForParam},
     records::{NewEvent, RecordParser},
@@ -97,10 +95,11 @@ impl Envelope {
     ///
     /// # Errors
     /// 400 or 422.
-    pub(super) fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, Problem> {
-        if heads::are_usual(headers) {
+    pub(super) fn of(incoming: &Incoming, state: &AppState) -> Result<Self, Problem> {
+        if incoming.has_usual_head {
             return Ok(Self::default());
         }
+        let headers = &incoming.headers;
         Ok(Self {
             partition: extract::partition_header(headers, &state.limits)?,
             idempotency_key: extract::key_header(headers)?,

@@ -78,7 +78,7 @@ pub(crate) async fn write_bulk(
     let options = WriteOptions::check(&state, &caller, expected_offset, wait_for)?;
     check_table(&state, &table)?;
     let encoding = extract::encoding(&incoming.headers)?;
-    let envelope = Envelope::of(&incoming.headers, &state)?;
+    let envelope = Envelope::of(&incoming, &state)?;
     match encoding {
         Encoding::Json => {}
         Encoding::Protobuf => extract::message_type(&incoming.headers, MESSAGE)?,
@@ -89,7 +89,7 @@ pub(crate) async fn write_bulk(
             ));
         }
     }
-    let form = AnswerForm::preferred(&incoming.headers);
+    let form = AnswerForm::preferred(&incoming);
     let connection = incoming.connection();
     let (body, mut share) = incoming.receive(&state.limits, &state.inflight).await?;
     let parser = envelope.parser(&state);

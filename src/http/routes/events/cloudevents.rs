@@ -30,9 +30,9 @@ pub(super) async fn write(
     incoming: Incoming,
 ) -> Result<Response, Problem> {
     let state = call.state;
-    let envelope = Envelope::of(&incoming.headers, state)?;
+    let envelope = Envelope::of(&incoming, state)?;
     let form = if accept::names_json(&incoming.headers) {
-        AnswerForm::preferred(&incoming.headers)
+        AnswerForm::preferred(&incoming)
     } else {
         AnswerForm::Headers
     };

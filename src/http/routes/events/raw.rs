@@ -109,7 +109,7 @@ pub(crate) async fn write_raw(
     check_table(&state, &table)?;
     without_attributes(&incoming.headers)?;
     let kind = MediaKind::of_body(&incoming.headers);
-    let mut envelope = Envelope::of(&incoming.headers, &state)?;
+    let mut envelope = Envelope::of(&incoming, &state)?;
     let raw = RawEnvelope::of(&incoming.headers, &state.raw, &state.limits)?;
     let raw = raw.with_query(params.key, params.timestamp.as_ref().map(|param| param.0.as_str()))?;
     let partition = params.partition.map(|param| param.number(&state.limits)).transpose()?;
@@ -129,7 +129,7 @@ pub(crate) async fn write_raw(
             "split=array goes with an array, and lines are split already",
         ));
     }
-    let form = AnswerForm::preferred(&incoming.headers);
+    let form = AnswerForm::preferred(&incoming);
     let connection = incoming.connection();
     let call = WriteCall { state: &state, table: &table, options, caller: &caller, connection };
     let (body, mut share) = incoming.receive(&state.limits, &state.inflight).await?;

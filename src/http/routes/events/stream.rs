@@ -120,7 +120,7 @@ pub(super) async fn write(
     source: StreamSource,
     incoming: Incoming,
 ) -> Result<Response, Problem> {
-    let (on_error, form) = (source.on_error, AnswerForm::preferred(&incoming.headers));
+    let (on_error, form) = (source.on_error, AnswerForm::preferred(&incoming));
     let mut lines = Lines::new(state, table, source);
     let mut progress = StreamProgress::default();
     let connection = incoming.connection();

@@ -94,7 +94,7 @@ pub(crate) async fn write(State(state): State<AppState>, request: RouteRequest) 
         return Box::pin(cloudevents::write(call, mode, incoming)).await;
     }
     let encoding = extract::encoding(&incoming.headers)?;
-    let envelope = Envelope::of(&incoming.headers, &state)?;
+    let envelope = Envelope::of(&incoming, &state)?;
     if encoding == Encoding::Ndjson {
         let source = StreamSource::records(envelope, params.on_error.as_ref(), &caller)?;
         return Box::pin(stream::write(&state, &table, options.without_offset()?, source, incoming)).await;
@@ -103,7 +103,7 @@ pub(crate) async fn write(State(state): State<AppState>, request: RouteRequest) 
     if encoding == Encoding::Protobuf {
         extract::message_type(&incoming.headers, MESSAGE)?;
     }
-    let form = AnswerForm::preferred(&incoming.headers);
+    let form = AnswerForm::preferred(&incoming);
     let (body, share) = incoming.receive(&state.limits, &state.inflight).await?;
     let parser = envelope.parser(&state);
     let event = match encoding {
