@@ -190,6 +190,21 @@ class Zombi(Counted):
         raise TimeoutError("not ready")
 
 
+class Asking(Zombi):
+    """A Zombi that asks callers who they are, and a token that may append."""
+
+    def __init__(self, binary, place, name):
+        made = subprocess.run([binary, "token", "new", "bench"], check=True, capture_output=True, text=True).stdout
+        self.token, line = made.splitlines()
+        tokens, policy = place / f"{name}-tokens.yaml", place / f"{name}-policy.json"
+        tokens.write_text(f"version: 1\ntokens:\n{line}\n")
+        binding = {"subjects": ["token:bench"], "role": "producer", "tables": ["flights"]}
+        policy.write_text(json.dumps({"version": 1, "bindings": [binding]}))
+        super().__init__(binary, place, name, settings={
+            "auth.mode": "required", "auth.tokens_file": tokens.absolute(), "auth.policy_file": policy.absolute(),
+        }.items())
+
+
 class PodPair:
     """Two pods over one bucket. One counts: the one that is asked, or the one that owns the table."""
 
@@ -255,6 +270,10 @@ def append(z):
 
 def append_to_other(pods):
     return rounds(pods, 20, "POST", f"/tables/{pods.table}", ONE, [JSON])
+
+
+def append_with_token(z):
+    return rounds(z, 20, "POST", "/tables/flights", ONE, [JSON, ("authorization", f"Bearer {z.token}")])
 
 
 def refused(z):
@@ -368,6 +387,7 @@ CASES = {
     "around": ("axum with what must stand around it, a request", "around"),
     "refused": ("refused append", refused),
     "append": ("durable append", append),
+    "with_token": ("append with a token that is known", append_with_token),
     "passed_on": ("append, by the pod that passes it on", append_to_other),
     "passed_in": ("append, by the owner that it is passed on to", append_to_other),
     "ndjson_in": ("NDJSON in, an event", ndjson_in),
@@ -393,6 +413,8 @@ def run(name, options, place):
         if isinstance(case, str):
             return append(start(Bare(options.bench, case, place)))
         s3 = start(S3(options.s3)) if name in FLUSHED or name in COUNTED else None
+        if name == "with_token":
+            return case(start(Asking(options.zombi, place, name)))
         if name in COUNTED:
             return case(PodPair(start, options, place, name, s3, COUNTED[name]))
         return case(start(Zombi(options.zombi, place, name, s3, FLUSHED.get(name, {}).items())))
