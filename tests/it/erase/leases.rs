@@ -30,8 +30,8 @@ async fn without_s3_writes_are_refused_once_the_lease_is_over_and_reads_go_on() 
             return false;
         }
         assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("fence_unknown")), "{problem}");
-        assert_eq!(problem["outcome"], "not_written");
-        true
+        // The lease may end while one is under way.
+        problem["outcome"] == "not_written"
     })
     .await;
     let commit = json!({"table": "t", "partition": 0, "offset": 1});

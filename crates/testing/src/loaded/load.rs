@@ -140,18 +140,21 @@ impl ClusterLoad {
         while let Some(ended) = self.clients.join_next().await {
             ended.unwrap();
         }
-        let mut ends = Vec::new();
+        let mut end: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for pod in 0..self.shared.pods.len() {
-            let mut end = BTreeMap::new();
             for number in 0..TABLES {
-                let table = self.shared.table(number);
+                let (table, key) = (self.shared.table(number), number as u64);
+                let seen =
+                    end.get(&key).and_then(|records| records.last()).map_or(0, |(offset, _)| offset + 1);
                 let read = async || self.read_all(pod, &table).await;
-                end.insert(number as u64, eventually_some("a table can be read", read).await);
+                let records = eventually_some("a table can be read", read).await;
+                // Writes that nobody waits for any more may come in between: each pod has what those before had.
+                let mut history = self.shared.history.lock();
+                let before = history.acked_end(key).max(seen);
+                history.read(key, 0, &records, Some(before));
+                end.insert(key, records);
             }
-            ends.push(end);
         }
-        assert!(ends.iter().all(|end| *end == ends[0]), "pods read different things");
-        let end = ends.swap_remove(0);
         let (counts, violations) = std::mem::take(&mut *self.shared.history.lock()).check(&end);
         let said: Vec<String> = violations.iter().take(20).map(ToString::to_string).collect();
         assert!(said.is_empty(), "{} violations:\n{}", violations.len(), said.join("\n"));
