@@ -54,7 +54,7 @@ impl Wake for ConnectionTask {
     }
 }
 
-/// A connection's future, polled with a waker that [`Taking`] can hold back.
+/// A connection's future, polled with a waker that is held back behind the last piece of a body.
 pub fn without_last_wakes<F: Future>(connection: F) -> impl Future<Output = F::Output> {
     let mut connection = Box::pin(connection);
     let mut known: Option<(Waker, Waker)> = None;
