@@ -33,13 +33,16 @@ pub(super) type AnswerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 /// One of axum's handlers with its state.
 pub(super) type HandlerEndpoint = Arc<dyn Fn(Request) -> AnswerFuture + Send + Sync>;
 /// An answer of a direct handler that is being made.
-pub(super) type DirectFuture = Pin<Box<dyn Future<Output = RouteAnswer> + Send>>;
+pub(super) type DirectFuture = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 /// Gives a handler its state.
 pub(super) type HandlerMaker<S> = Box<dyn Fn(S) -> HandlerEndpoint + Send + Sync>;
 /// A direct handler with its state.
 pub(super) type DirectEndpoint = Arc<dyn Fn(RouteRequest) -> DirectFuture + Send + Sync>;
 /// An answer of either that is being made.
-pub(super) type EndpointFuture = Either<Map<AnswerFuture, fn(Response) -> RouteAnswer>, DirectFuture>;
+pub(super) type EndpointFuture = Either<
+    Map<AnswerFuture, fn(Response) -> RouteAnswer>,
+    Map<DirectFuture, fn(Result<Response, Problem>) -> RouteAnswer>,
+>;
 
 /// A handler with its state.
 #[derive(Clone)]
@@ -72,7 +75,7 @@ impl Endpoint {
         S: Clone + Send + Sync + 'static,
     {
         Self::Direct(Arc::new(move |request: RouteRequest| -> DirectFuture {
-            Box::pin(handler(State(state.clone()), request).map(RouteAnswer::from))
+            Box::pin(handler(State(state.clone()), request))
         }))
     }
 
@@ -94,7 +97,8 @@ impl Endpoint {
             }
             Self::Direct(handler) => {
                 let (parts, _) = request.into_parts();
-                Either::Right(handler(RouteRequest { parts, scope }))
+                let answered: fn(Result<Response, Problem>) -> RouteAnswer = RouteAnswer::from;
+                Either::Right(handler(RouteRequest { parts, scope }).map(answered))
             }
         }
     }
@@ -104,7 +108,8 @@ impl Endpoint {
         match self {
             Self::Handler(handler) => handler,
             Self::Direct(handler) => Arc::new(move |request: Request| -> AnswerFuture {
-                Box::pin(handler(request.into()).map(RouteAnswer::into_response))
+                let answered = |answer| RouteAnswer::from(answer).into_response();
+                Box::pin(handler(request.into()).map(answered))
             }),
         }
     }
@@ -205,8 +210,8 @@ pub(super) struct Route {
 }
 
 /// The route of a request.
-pub(super) struct FoundRoute<'a> {
-    pub route: &'a Route,
+pub(super) struct FoundRoute {
+    pub route: Arc<Route>,
     /// What the request's path says for the `{names}` of the route's.
     pub parameters: PathParameters,
 }

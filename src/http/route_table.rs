@@ -68,9 +68,9 @@ pub(super) struct RouteVerb {
 
 /// The finished routes of a port.
 pub struct Routes {
-    paths: matchit::Router<Vec<Route>>,
+    paths: matchit::Router<Vec<Arc<Route>>>,
     /// Answers requests for paths that no route has.
-    otherwise: Route,
+    otherwise: Arc<Route>,
     /// Shows errors where people look.
     error_page: Option<ErrorPage>,
 }
@@ -281,11 +281,12 @@ impl RouteTable {
         for (path, mut routes) in by_path {
             assert!(path.matches('{').count() <= MOST_NAMES, "route {path}: too many names");
             routes.extend(Route::of_other_methods(&path, &routes));
+            let routes = routes.into_iter().map(Arc::new).collect();
             if let Err(error) = paths.insert(path.as_str(), routes) {
                 panic!("route {path}: {error}");
             }
         }
-        Routes { paths, otherwise: unmatched, error_page: self.error_page }
+        Routes { paths, otherwise: Arc::new(unmatched), error_page: self.error_page }
     }
 }
 
@@ -318,23 +319,27 @@ impl Route {
 }
 
 impl Routes {
-    /// Answers a request that arrived on a connection. The future that is returned has room for the request
-    /// once: that of an `async fn` would have room for it twice, as it keeps its argument too.
+    /// Answers a request that arrived on a connection. The future is in a box from the beginning: it is large, and
+    /// would be moved by each that passes it on.
     pub fn answer<B: Into<SentBody>>(
         &self,
         request: http::Request<B>,
         connection: Arc<Connection>,
-    ) -> impl Future<Output = Response> {
+    ) -> AnswerFuture {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let body = SharedBody::of(body.into(), &parts.headers);
         let request = Request::from_parts(parts, Body::empty());
         let is_head = request.method() == Method::HEAD;
         let page = self.error_page.filter(|_| error_page::is_looked_at(request.uri().path()));
-        let answering = surround(started, self.find(&request), request, body, connection);
-        answering.then(move |response| async move {
+        let answering = Box::pin(surround(started, self.find(&request), request, body, connection));
+        if page.is_none() && !is_head {
+            return answering;
+        }
+        Box::pin(async move {
+            let response = answering.await;
             let response = match page {
-                Some(page) => Box::pin(error_page::shown(page, response)).await,
+                Some(page) => error_page::shown(page, response).await,
                 None => response,
             };
             if is_head { without_body(response) } else { response }
@@ -342,14 +347,14 @@ impl Routes {
     }
 
     /// The route of a request.
-    fn find(&self, request: &Request) -> FoundRoute<'_> {
+    fn find(&self, request: &Request) -> FoundRoute {
         let path = request.uri().path();
         let Ok(found) = self.paths.at(path) else {
-            return FoundRoute { route: &self.otherwise, parameters: PathParameters::default() };
+            return FoundRoute { route: Arc::clone(&self.otherwise), parameters: PathParameters::default() };
         };
         let route = found.value.iter().find(|route| route.takes(request.method()));
         let parameters = PathParameters::of(path, found.params.iter().map(|(_, value)| value));
-        FoundRoute { route: route.unwrap_or(&self.otherwise), parameters }
+        FoundRoute { route: Arc::clone(route.unwrap_or(&self.otherwise)), parameters }
     }
 }
 
@@ -357,7 +362,7 @@ impl Routes {
 impl From<Router> for Routes {
     fn from(router: Router) -> Self {
         let otherwise = Route::without_verb("unmatched", Arc::default(), Endpoint::of_router(router));
-        Self { paths: matchit::Router::new(), otherwise, error_page: None }
+        Self { paths: matchit::Router::new(), otherwise: Arc::new(otherwise), error_page: None }
     }
 }
 

@@ -3,6 +3,7 @@
 mod client;
 mod ends;
 mod kills;
+pub(crate) mod known;
 mod log;
 mod logged;
 mod many;
