@@ -125,8 +125,9 @@ fn protect(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Only what never changes may be kept.
     let is_for_ever = |value: &HeaderValue| value.as_bytes().ends_with(b"immutable");
-    if !headers.get(header::CACHE_CONTROL).is_some_and(is_for_ever) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let kept = headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if !is_for_ever(kept) {
+        *kept = HeaderValue::from_static("no-store");
     }
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
