@@ -82,7 +82,7 @@ use self::{
         read,
         tables::{self, config, erase, segments},
     },
-    shards::TrunkApi,
+    shards::{TrunkAnswerer, TrunkApi},
     state::{AppState, OpsState, OwnShards},
 };
 use crate::{auth::verb::Verb, cluster::Cluster};
@@ -234,7 +234,8 @@ fn table(state: AppState) -> RouteTable {
 /// Where trunks of other pods begin. What comes over them is what comes to the main port about tables.
 fn trunks(surroundings: &Arc<Surroundings>, state: &AppState) -> RouteTable {
     let routes = over_stores(store_routes(surroundings), state).finish(nothing_here);
-    let api = TrunkApi { routes: Arc::new(routes), stopping: state.stopping.clone() };
+    let answerer: TrunkAnswerer = Arc::new(move |request, connection| routes.answer(request, connection));
+    let api = TrunkApi { answerer, stopping: state.stopping.clone() };
     // Pods call each other by names that `http.hosts` need not list: what they pass on has the client's.
     let any_name = Surroundings { http: None, ..Surroundings::clone(surroundings) };
     let table: RouteTable<Arc<TrunkApi>> = RouteTable::new(Arc::new(any_name));

@@ -33,7 +33,7 @@ pub(crate) use self::store::{OwnedStore, ShardStores};
 pub(super) use self::{
     applied::{tell_applied, tell_scrubbed},
     hop::{AskedBy, Passed, asked_by, tell_records},
-    trunk::{TRUNK, TrunkApi, trunk},
+    trunk::{TRUNK, TrunkAnswerer, TrunkApi, trunk},
 };
 use self::{
     reach::{Reach, appends, reach},

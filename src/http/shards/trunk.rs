@@ -28,7 +28,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::{hop::HOP, scope_of};
 use crate::{
     cluster::trunk::{ANSWER_BYTES, Frame, WRITE_BYTES},
-    http::{connection::Connection, route_table::Routes, shared_body::SharedBody},
+    http::{connection::Connection, route::AnswerFuture, shared_body::SharedBody},
 };
 
 /// Where trunks begin, with the version of what goes over them.
@@ -44,10 +44,13 @@ const QUIET: Duration = Duration::from_secs(60);
 /// The same after that pod was told that this one stops.
 const QUIET_LEAVING: Duration = Duration::from_secs(2);
 
+/// Answers a request as if it had come by itself. The routes that do so stand above this room.
+pub(in crate::http) type TrunkAnswerer = Arc<dyn Fn(Request, Arc<Connection>) -> AnswerFuture + Send + Sync>;
+
 /// What answers the requests of trunks.
 pub(in crate::http) struct TrunkApi {
-    /// The routes that they may ask for.
-    pub(in crate::http) routes: Arc<Routes>,
+    /// Answers those that they may send.
+    pub(in crate::http) answerer: TrunkAnswerer,
     /// Ends trunks at shutdown.
     pub(in crate::http) stopping: CancellationToken,
 }
@@ -69,7 +72,7 @@ pub(in crate::http) async fn trunk(State(api): State<Arc<TrunkApi>>, request: Re
         under_way: JoinSet::new(),
         bytes_under_way: 0,
         to_send: BytesMut::new(),
-        routes: Arc::clone(&api.routes),
+        answerer: Arc::clone(&api.answerer),
         connection: scope.connection,
         stopping: Some(Box::pin(api.stopping.clone().cancelled_owned())),
         quiet: Box::pin(sleep(QUIET)),
@@ -90,7 +93,7 @@ struct TrunkAnswers {
     under_way: JoinSet<(Frame, usize)>,
     bytes_under_way: usize,
     to_send: BytesMut,
-    routes: Arc<Routes>,
+    answerer: TrunkAnswerer,
     connection: Arc<Connection>,
     /// Until it has been said that no more requests should come.
     stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -109,9 +112,9 @@ impl TrunkAnswers {
             }
             let bytes = request.body().len();
             self.bytes_under_way += bytes;
-            let (routes, connection) = (Arc::clone(&self.routes), Arc::clone(&self.connection));
+            let (answerer, connection) = (Arc::clone(&self.answerer), Arc::clone(&self.connection));
             let answering = async move {
-                let answer = routes.answer(request.map(Body::from), connection).await;
+                let answer = answerer(request.map(Body::from), connection).await;
                 let (parts, body) = answer.into_parts();
                 let body = Limited::new(body, ANSWER_BYTES / 2).collect().await.ok()?;
                 Some(Response::from_parts(parts, body.to_bytes()))
@@ -210,7 +213,7 @@ mod tests {
             client::SendError,
             trunk::{Opener, TrunkError, Trunks},
         },
-        http::scope::RequestScope,
+        http::{Routes, scope::RequestScope},
     };
 
     /// The other pod, to which trunks are opened.
@@ -223,7 +226,10 @@ mod tests {
 
     impl OtherPod {
         fn new(router: Router) -> Self {
-            let api = TrunkApi { routes: Arc::new(router.into()), stopping: CancellationToken::new() };
+            let routes = Routes::from(router);
+            let answerer: TrunkAnswerer =
+                Arc::new(move |request, connection| routes.answer(request, connection));
+            let api = TrunkApi { answerer, stopping: CancellationToken::new() };
             Self { api: Arc::new(api), opened: Arc::default(), cut: CancellationToken::new() }
         }
 
