@@ -33,7 +33,7 @@ use tracing::debug;
 
 pub(crate) use self::frame::Frame;
 use self::requests::{Exchange, TrunkRequests, Waiting};
-use super::client::SendError;
+use super::send_error::SendError;
 
 /// Bytes of a write: what more there is waits for the next one.
 pub(crate) const WRITE_BYTES: usize = 64 << 10;

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{Frame, TrunkError, WRITE_BYTES};
-use crate::cluster::client::SendError;
+use crate::cluster::send_error::SendError;
 
 type Told = Result<Response<Bytes>, TrunkError>;
 type Teller = oneshot::Sender<Told>;

@@ -28,8 +28,8 @@ use super::{
 use crate::{
     auth::{principal::Principal, quotas::Usage},
     cluster::{
-        client::SendError,
         pod_name, pod_number,
+        send_error::SendError,
         ticket::{LIFE_SECS, Ticket, in_ticket},
         trunk::TrunkError,
     },

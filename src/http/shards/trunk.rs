@@ -210,7 +210,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster::{
-            client::SendError,
+            send_error::SendError,
             trunk::{Opener, TrunkError, Trunks},
         },
         http::{Routes, scope::RequestScope},
