@@ -20,7 +20,8 @@ use tokio::time::{Instant, timeout};
 use super::{
     ShardedRoute,
     asked::{AskedPod, AskedShards, SPARE, header_of},
-    forward::{PassedHead, is_moved},
+    by_head::is_moved,
+    forward::PassedHead,
     heard::{HeardFrom, HeardParts, Said, Taken, broken, read, received, take_moved, taken},
     hop,
     merge::{ListPage, merge},

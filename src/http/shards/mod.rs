@@ -6,6 +6,7 @@
 mod applied;
 mod asked;
 mod bodies;
+mod by_head;
 mod counted;
 mod forward;
 mod gather;
