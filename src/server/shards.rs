@@ -184,10 +184,7 @@ impl Startup {
             let memory = SharedMemory::of_several(settings.hot);
             stores.push(self.open_spare(settings, &disk, (memory, 0)).await?);
         }
-        metrics::joined_cluster();
-        for number in 0..cluster.record.shards {
-            metrics::shard_owned(number, numbers.contains(&number));
-        }
+        show_owned(cluster.record.shards, &numbers);
         let ops = Arc::clone(&self.ops);
         let over = self.apps(settings);
         show_stores_to_operators(settings, &over, &stores);
@@ -302,6 +299,14 @@ impl Startup {
         let ground = self.ground(place, disk, None);
         ground.bucket.unneeded();
         open_store(&part, volume, ground).await
+    }
+}
+
+/// Shows the counters of a pod from its start, and which shards it owns for as long as it runs.
+fn show_owned(shards: u32, own: &[u32]) {
+    metrics::joined_cluster();
+    for number in 0..shards {
+        metrics::shard_owned(number, own.contains(&number));
     }
 }
 
