@@ -31,7 +31,7 @@ use tokio::{
 };
 use tracing::debug;
 
-pub(crate) use self::frame::Frame;
+pub(crate) use self::frame::TrunkFrame;
 use self::requests::{Exchange, TrunkRequests, Waiting};
 use super::send_error::SendError;
 
@@ -51,9 +51,9 @@ const IDLE: Duration = Duration::from_secs(20);
 const REFUSED: Duration = Duration::from_secs(30);
 
 /// The answer to the request that begins a trunk.
-pub(crate) type Opening = Pin<Box<dyn Future<Output = Result<Response<Body>, SendError>> + Send>>;
+pub(crate) type TrunkOpening = Pin<Box<dyn Future<Output = Result<Response<Body>, SendError>> + Send>>;
 /// Sends the request that begins a trunk, with this body.
-pub(crate) type Opener = Box<dyn FnOnce(Body) -> Opening + Send>;
+pub(crate) type Opener = Box<dyn FnOnce(Body) -> TrunkOpening + Send>;
 
 /// Why a request over a trunk has no answer.
 #[derive(Debug)]
@@ -193,15 +193,17 @@ impl TrunkRun {
             let Some(next) = next else { return Ok(()) };
             let Ok(data) = next.map_err(|error| error.to_string())?.into_data() else { continue };
             come.extend_from_slice(&data);
-            while let Some(frame) = Frame::take(&mut come, ANSWER_BYTES).map_err(|error| error.to_string())? {
+            while let Some(frame) =
+                TrunkFrame::take(&mut come, ANSWER_BYTES).map_err(|error| error.to_string())?
+            {
                 match frame {
-                    Frame::Answer(number, answer) => self.waiting.tell(number, Some(answer)),
-                    Frame::Broken(number) => self.waiting.tell(number, None),
-                    Frame::Leaving => {
+                    TrunkFrame::Answer(number, answer) => self.waiting.tell(number, Some(answer)),
+                    TrunkFrame::Broken(number) => self.waiting.tell(number, None),
+                    TrunkFrame::Leaving => {
                         self.leave(None);
                         has_left = true;
                     }
-                    Frame::Request(..) => return Err("the other pod sends requests".to_owned()),
+                    TrunkFrame::Request(..) => return Err("the other pod sends requests".to_owned()),
                 }
             }
         }

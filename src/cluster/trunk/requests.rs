@@ -20,7 +20,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Frame, TrunkError, WRITE_BYTES};
+use super::{TrunkError, TrunkFrame, WRITE_BYTES};
 use crate::cluster::send_error::SendError;
 
 type Told = Result<Response<Bytes>, TrunkError>;
@@ -187,7 +187,7 @@ impl HttpBody for TrunkRequests {
         while trunk.to_send.len() < WRITE_BYTES {
             match trunk.poll_next(context) {
                 Poll::Ready(Some((request, tell))) => {
-                    Frame::Request(trunk.waiting.begin(tell), request).encode(&mut trunk.to_send);
+                    TrunkFrame::Request(trunk.waiting.begin(tell), request).encode(&mut trunk.to_send);
                 }
                 Poll::Ready(None) => {
                     is_over = true;

@@ -81,12 +81,12 @@ pub(crate) struct ShardParts {
     pub(crate) confirm_timeout: Option<Duration>,
 }
 
-/// Where a shard is.
+/// Which pod owns a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ShardPlace {
-    /// On this pod: its place among those of this pod.
+enum ShardOwner {
+    /// This one: the shard's place among those of this pod.
     Here(usize),
-    /// On another pod.
+    /// Another one.
     There(u32),
 }
 
@@ -149,11 +149,11 @@ impl Shards {
     ///
     /// # Errors
     /// 503 if nobody owns it, or nobody can tell who does.
-    async fn find(&self, shard: u32) -> Result<ShardPlace, Problem> {
+    async fn find(&self, shard: u32) -> Result<ShardOwner, Problem> {
         let pod = self.owner(shard).await?;
         Ok(match self.own.binary_search(&shard) {
-            Ok(place) if pod == self.cluster.own => ShardPlace::Here(place),
-            _ => ShardPlace::There(pod),
+            Ok(place) if pod == self.cluster.own => ShardOwner::Here(place),
+            _ => ShardOwner::There(pod),
         })
     }
 
@@ -208,13 +208,13 @@ impl ShardedRoute {
     async fn of_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
         let shard = self.shards.cluster.shard(&table);
         let pod = match self.shards.find(shard).await? {
-            ShardPlace::Here(place) => {
+            ShardOwner::Here(place) => {
                 if self.reach == Reach::TableFlush {
                     self.here.confirm(place).await?; // another owner may have what is not in S3
                 }
                 return Ok(self.here_at(place, request).await);
             }
-            ShardPlace::There(pod) => pod,
+            ShardOwner::There(pod) => pod,
         };
         let scope = scope_of(request.extensions());
         if scope.is_passed_on {

@@ -27,7 +27,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{hop::HOP, scope_of};
 use crate::{
-    cluster::trunk::{ANSWER_BYTES, Frame, WRITE_BYTES},
+    cluster::trunk::{ANSWER_BYTES, TrunkFrame, WRITE_BYTES},
     http::{connection::Connection, route::AnswerFuture, shared_body::SharedBody},
 };
 
@@ -90,7 +90,7 @@ struct TrunkAnswers {
     /// What has come of the next one.
     come: BytesMut,
     /// Answers, and how many bytes their requests had. Ends with the trunk.
-    under_way: JoinSet<(Frame, usize)>,
+    under_way: JoinSet<(TrunkFrame, usize)>,
     bytes_under_way: usize,
     to_send: BytesMut,
     answerer: TrunkAnswerer,
@@ -105,8 +105,10 @@ impl TrunkAnswers {
     /// Begins what has come.
     fn begin(&mut self, data: &[u8]) -> Result<(), axum::Error> {
         self.come.extend_from_slice(data);
-        while let Some(frame) = Frame::take(&mut self.come, REQUEST_BYTES).map_err(axum::Error::new)? {
-            let Frame::Request(number, request) = frame else { return Err(axum::Error::new(NotPassedOn)) };
+        while let Some(frame) = TrunkFrame::take(&mut self.come, REQUEST_BYTES).map_err(axum::Error::new)? {
+            let TrunkFrame::Request(number, request) = frame else {
+                return Err(axum::Error::new(NotPassedOn));
+            };
             if request.method() != Method::POST || !request.headers().contains_key(HOP) {
                 return Err(axum::Error::new(NotPassedOn));
             }
@@ -122,7 +124,8 @@ impl TrunkAnswers {
             // Boxed: the runtime moves a task several times, and this one is large.
             self.under_way.spawn(Box::pin(async move {
                 let answer = AssertUnwindSafe(answering).catch_unwind().await.ok().flatten();
-                (answer.map_or(Frame::Broken(number), |answer| Frame::Answer(number, answer)), bytes)
+                let broken = TrunkFrame::Broken(number);
+                (answer.map_or(broken, |answer| TrunkFrame::Answer(number, answer)), bytes)
             }));
         }
         Ok(())
@@ -176,7 +179,7 @@ impl HttpBody for TrunkAnswers {
         if trunk.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(context).is_ready()) {
             trunk.stopping = None;
             trunk.expect_more();
-            Frame::Leaving.encode(&mut trunk.to_send);
+            TrunkFrame::Leaving.encode(&mut trunk.to_send);
         }
         if let Err(error) = trunk.poll_requests(context).and_then(|()| trunk.poll_answers(context)) {
             return Poll::Ready(Some(Err(error)));
