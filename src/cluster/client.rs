@@ -85,8 +85,8 @@ impl PodClient {
         Ok(())
     }
 
-    /// Sends a small request, which is soon answered, over the trunk to the pod at an address. `begin` makes the
-    /// head of the request that begins a trunk.
+    /// Sends a small request, which is soon answered, over the trunk to the pod at an address. `begin` makes
+    /// the head of the request that begins a trunk.
     ///
     /// # Errors
     /// [`TrunkError`].

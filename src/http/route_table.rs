@@ -319,8 +319,8 @@ impl Route {
 }
 
 impl Routes {
-    /// Answers a request that arrived on a connection. The future is in a box from the beginning: it is large, and
-    /// would be moved by each that passes it on.
+    /// Answers a request that arrived on a connection. The future is in a box from the beginning: it is
+    /// large, and would be moved by each that passes it on.
     pub fn answer<B: Into<SentBody>>(
         &self,
         request: http::Request<B>,

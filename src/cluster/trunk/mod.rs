@@ -1,10 +1,10 @@
-//! Trunks: a connection to a pod that small requests share. Each goes whole in a frame, and is answered when it
-//! is done, in any order. What waits to be sent at once is one write, and so are answers that are ready at
+//! Trunks: a connection to a pod that small requests share. Each goes whole in a frame, and is answered when
+//! it is done, in any order. What waits to be sent at once is one write, and so are answers that are ready at
 //! once: a request that has a connection to itself costs both pods several times as much.
 //!
-//! To the other pod a trunk is one request, whose body is the requests and whose answer is the answers. The other
-//! pod ends it by a frame that says so, and goes on to answer what it has been sent. One that takes no trunks
-//! refuses it, and is sent each request by itself, as large ones are and those that wait.
+//! To the other pod a trunk is one request, whose body is the requests and whose answer is the answers. The
+//! other pod ends it by a frame that says so, and goes on to answer what it has been sent. One that takes no
+//! trunks refuses it, and is sent each request by itself, as large ones are and those that wait.
 
 mod frame;
 mod requests;
@@ -158,8 +158,9 @@ impl TrunkRun {
         self.waiting.end(why.as_deref().unwrap_or("the trunk has ended"));
     }
 
-    /// Opens it, and hands answers over as they come. The queue is taken by the request that is the trunk once
-    /// the other pod has accepted it, and until then what it holds is dropped here, when the reason is known.
+    /// Opens it, and hands answers over as they come. The queue is taken by the request that is the trunk
+    /// once the other pod has accepted it, and until then what it holds is dropped here, when the reason is
+    /// known.
     async fn run(&self, queue: mpsc::Receiver<Exchange>, opener: Opener) -> Result<(), String> {
         let (accept, accepted) = oneshot::channel();
         let requests = TrunkRequests::new(accepted, Arc::clone(&self.waiting));

@@ -130,8 +130,8 @@ impl Waiting {
     }
 }
 
-/// The body of the request that is a trunk: all that waits goes at once. Nothing goes before the other pod has
-/// accepted it.
+/// The body of the request that is a trunk: all that waits goes at once. Nothing goes before the other pod
+/// has accepted it.
 pub(super) struct TrunkRequests {
     queue: TrunkQueue,
     waiting: Arc<Waiting>,

@@ -39,8 +39,8 @@ pub(super) fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }
 
-/// Whether an append is small, and soon answered: nothing in its query has it wait for S3. Lines are stored as
-/// they come.
+/// Whether an append is small, and soon answered: nothing in its query has it wait for S3. Lines are stored
+/// as they come.
 pub(super) fn is_small_write(parts: &Parts, scope: &RequestScope) -> bool {
     let is_plain = parts.uri.query().is_none()
         && !parts.headers.contains_key(header::CONTENT_ENCODING)

@@ -1,5 +1,5 @@
-//! The end of a trunk that answers: the body of one request has the requests of another pod, and its answer has
-//! their answers. Each of them is let in and answered as if it had come by itself.
+//! The end of a trunk that answers: the body of one request has the requests of another pod, and its answer
+//! has their answers. Each of them is let in and answered as if it had come by itself.
 
 use std::{
     panic::AssertUnwindSafe,
