@@ -1,7 +1,8 @@
 //! Requests to the shards that they are about: here, in another pod, or in all of them. This is inside of
 //! what surrounds every request, so that the pod which a client asks lets it in, counts and logs it.
 //!
-//! Below `http::state`, as handlers know nothing of shards: each handler works on one store.
+//! Below `http::state`, as handlers work on one store each and know nothing of shards. Only the probes tell
+//! other pods how far this one is with the logs.
 
 mod applied;
 mod asked;
