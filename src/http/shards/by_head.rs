@@ -7,7 +7,7 @@ use axum::{
 };
 use percent_encoding::percent_decode_str;
 
-use super::query;
+use super::{query, reach::Reach};
 use crate::{
     cluster::pod_number,
     http::{
@@ -22,9 +22,6 @@ use crate::{
 
 /// Bytes of the body of a write that goes over a trunk at most.
 const SMALL_BYTES: u64 = 64 << 10;
-
-/// How many parts the path of a table's flush has.
-const FLUSH_DEPTH: usize = 3;
 
 /// The last `depth` parts of a path, with the query.
 pub(super) fn path_of(uri: &Uri, depth: usize) -> String {
@@ -86,11 +83,10 @@ pub(super) fn owner_if_moved<B>(answer: &Response<B>) -> Option<u32> {
     Some(pod_number(name).unwrap_or(u32::MAX))
 }
 
-/// Whether a request asks for a flush, or waits for one. A table may be called `flush`, and a name in a query
-/// may be written in other ways.
-pub(super) fn flushes(uri: &Uri, depth: usize) -> bool {
+/// Whether a request asks for a flush, or waits for one. A name in a query may be written in several ways.
+pub(super) fn flushes(uri: &Uri, reach: Reach) -> bool {
     let waits = query(uri).iter().any(|(name, value)| name == "wait_for" && value == "cold");
-    waits || (depth == FLUSH_DEPTH && uri.path().ends_with("/flush"))
+    waits || reach == Reach::TableFlush
 }
 
 #[cfg(test)]
@@ -114,14 +110,14 @@ mod tests {
 
     #[test]
     fn a_flush_is_one_however_it_is_asked_for_and_a_name_is_none() {
-        for (uri, depth, is_flush) in [
-            ("/tables/t/flush", 3, true),
-            ("/tables/flush", 2, false),
-            ("/tables/t?wait_for=cold", 2, true),
-            ("/tables/t/bulk?wait%5Ffor=%63old", 3, true),
-            ("/tables/t?idempotency_key=wait_for=cold", 2, false),
+        for (uri, reach, is_flush) in [
+            ("/tables/t/flush", Reach::TableFlush, true),
+            ("/tables/flush", Reach::Table, false),
+            ("/tables/t?wait_for=cold", Reach::Table, true),
+            ("/tables/t/bulk?wait%5Ffor=%63old", Reach::Table, true),
+            ("/tables/t?idempotency_key=wait_for=cold", Reach::Table, false),
         ] {
-            assert_eq!(flushes(&uri.parse().unwrap(), depth), is_flush, "{uri}");
+            assert_eq!(flushes(&uri.parse().unwrap(), reach), is_flush, "{uri}");
         }
     }
 

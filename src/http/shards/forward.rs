@@ -20,6 +20,7 @@ use super::{
     },
     hop::{self, HOP, NOT_PASSED_ON, PRINCIPAL},
     passed::{BodyForPod, BodyToPass, ClientsBody},
+    reach::Reach,
     relayed::{RelayedFor, relayed},
     scope_of,
     store::nobody_owns,
@@ -313,7 +314,7 @@ impl ShardedRoute {
         if self.is_append && is_small_write(&parts, &head.scope) {
             return self.pass_small_on(head, parts, (pod, shard)).await;
         }
-        take_of_flushes(&parts, &head.scope, self.depth)?;
+        take_of_flushes(&parts, &head.scope, self.reach)?;
         let body = ClientsBody::of(&parts, &head.scope, &self.shards.parts.limits)?;
         let is_held_back = body.as_ref().is_some_and(ClientsBody::is_held_back);
         head.wanted = is_held_back.then(CancellationToken::new);
@@ -384,10 +385,9 @@ impl ShardedRoute {
     }
 }
 
-/// What a request that is passed on takes of its caller's flushes; the owner counts none. The path has
-/// `depth` parts.
-fn take_of_flushes(parts: &Parts, scope: &RequestScope, depth: usize) -> Result<(), Problem> {
-    match scope.caller.usage().filter(|_| flushes(&parts.uri, depth)) {
+/// What a request that is passed on takes of its caller's flushes; the owner counts none.
+fn take_of_flushes(parts: &Parts, scope: &RequestScope, reach: Reach) -> Result<(), Problem> {
+    match scope.caller.usage().filter(|_| flushes(&parts.uri, reach)) {
         Some(usage) => Ok(usage.flush(Instant::now())?),
         None => Ok(()),
     }

@@ -26,20 +26,18 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::Request,
-    http::{Extensions, Method, Uri},
+    http::{Extensions, Uri},
     response::{IntoResponse, Response},
 };
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::store::{OwnedStore, ShardStores};
+use self::store::{ShardHandlers, nobody_owns};
 pub(super) use self::{
     applied::{tell_applied, tell_scrubbed},
     hop::{AskedBy, Passed, asked_by, tell_records},
+    reach::{Gathered, Reach, RouteReach},
     trunk::{TRUNK, TrunkAnswerer, TrunkApi, trunk},
-};
-use self::{
-    reach::{Reach, appends, reach},
-    store::{ShardHandlers, nobody_owns},
 };
 use super::{
     code::Code,
@@ -112,33 +110,28 @@ impl Shards {
     /// The handler of a route over each of this pod's stores, as one that chooses.
     pub(super) fn endpoint<A: Send + Sync + 'static>(
         self: &Arc<Self>,
-        (method, path): (Option<&Method>, &str),
+        route: RouteReach<'_>,
         stores: &ShardStores<A>,
         maker: HandlerMaker<Arc<A>>,
     ) -> HandlerEndpoint {
-        self.routed((method, path), ShardHandlers::new(stores, maker))
+        self.routed(route, ShardHandlers::new(stores, maker))
     }
 
     /// The handler of a route that works on no store: a shard's owner answers what is about that shard.
     pub(super) fn of_process(
         self: &Arc<Self>,
-        (method, path): (Option<&Method>, &str),
+        route: RouteReach<'_>,
         here: HandlerEndpoint,
     ) -> HandlerEndpoint {
-        match reach(method, path) {
+        match route.reach {
             Reach::This => here,
-            _ => self.routed((method, path), ShardHandlers::Bound(vec![here])),
+            _ => self.routed(route, ShardHandlers::Bound(vec![here])),
         }
     }
 
-    fn routed(
-        self: &Arc<Self>,
-        (method, path): (Option<&Method>, &str),
-        here: ShardHandlers,
-    ) -> HandlerEndpoint {
-        let reach = reach(method, path);
-        let depth = path.matches('/').count();
-        let is_append = appends(method, path);
+    fn routed(self: &Arc<Self>, route: RouteReach<'_>, here: ShardHandlers) -> HandlerEndpoint {
+        let RouteReach { path, verb, reach } = route;
+        let (depth, is_append) = (path.matches('/').count(), verb == Verb::Append);
         let route = Arc::new(ShardedRoute { shards: Arc::clone(self), reach, is_append, depth, here });
         Arc::new(move |request| {
             let route = Arc::clone(&route);
