@@ -9,10 +9,9 @@ use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
     handler::Handler,
-    http::{self, HeaderValue, Method, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{self, HeaderValue, Method, header},
+    response::Response,
 };
-use futures_util::FutureExt;
 use tokio::time::Instant;
 use utoipa::openapi::{Components, OpenApi};
 use utoipa_axum::router::UtoipaMethodRouter;
@@ -317,34 +316,6 @@ impl RouteTable {
     }
 }
 
-impl Route {
-    fn without_verb(path: &str, surroundings: Arc<Surroundings>, endpoint: Endpoint) -> Self {
-        Self { method: None, verb: None, surroundings, endpoint, counts: HttpCounts::new(path) }
-    }
-
-    /// Answers methods that no route of a path takes; `None` if one takes any.
-    fn of_other_methods(path: &str, routes: &[Self]) -> Option<Self> {
-        let mut known = Vec::new();
-        for method in routes.iter().map(|route| route.method.as_ref()) {
-            let method = method?;
-            known.push(method.as_str());
-            if method == Method::GET {
-                known.push("HEAD");
-            }
-        }
-        let allow = HeaderValue::from_str(&known.join(",")).ok()?;
-        let endpoint = Endpoint::Handler(Arc::new(move |_: Request| -> AnswerFuture {
-            let response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow.clone())]).into_response();
-            Box::pin(std::future::ready(response))
-        }));
-        Some(Self::without_verb(path, Arc::clone(&routes.first()?.surroundings), endpoint))
-    }
-
-    fn takes(&self, method: &Method) -> bool {
-        self.method.as_ref().is_none_or(|own| own == method || (own == Method::GET && method == Method::HEAD))
-    }
-}
-
 impl Routes {
     /// Answers a request that arrived on a connection. The future is in a box from the beginning: it is
     /// large, and would be moved by each that passes it on.
@@ -430,6 +401,7 @@ mod tests {
     use axum::{
         body::Body,
         http::{Method, Request, StatusCode, header},
+        response::IntoResponse,
     };
     use http_body_util::BodyExt;
     use serde_json::Value;
