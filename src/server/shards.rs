@@ -9,8 +9,9 @@ use tracing::{info, warn};
 
 use super::{
     RunningStore, ServerError, bucket_watch,
+    engine::{Disk, SharedMemory, open_disk, open_volume},
     flush_all::FlushAll,
-    open::{OpenStore, Startup, connect, open_disk, open_store, open_volume, show_stores_to_operators},
+    open::{OpenStore, Startup, connect, open_store, show_stores_to_operators},
     shard_mark,
 };
 use crate::{
@@ -27,7 +28,7 @@ use cold_s3::{
     s3::Objects,
 };
 use contracts::{flusher::Flush, metrics, shards::Shard};
-use hot_rocksdb::{disk::Disk, options::SharedMemory, settings::Durability};
+use hot_rocksdb::settings::Durability;
 
 /// The least that a shard's part of the write buffers has: RocksDB writes smaller ones out too often.
 const LEAST_WRITE_BUFFER: usize = 1 << 20;

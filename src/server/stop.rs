@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::{
     RunningStore, ServerError,
     copies::{self, HAND_OVER_TIMEOUT, STOP_TIMEOUT},
-    open::{OpenStore, close},
+    open::OpenStore,
     ports::Port,
 };
 use crate::{
@@ -84,9 +84,9 @@ async fn stop(
 
 /// Flushes a store, then closes its volume.
 async fn stop_one(open: OpenStore, flush_for: Duration) -> Result<(), StoreError> {
-    let OpenStore { db, store } = open;
+    let OpenStore { volume, store } = open;
     store.stop(flush_for).await?;
-    close(db).await;
+    volume.close().await;
     Ok(())
 }
 
