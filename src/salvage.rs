@@ -10,12 +10,12 @@ use crate::{
     cluster::volumes,
     http::encode,
     inspect::{self, InspectError},
+    server::engine::{VolumeAtRest, open_at_rest},
     settings::Settings,
 };
 use cold_s3::{backup::Beyond, cluster::ShardPlace, place::ObjectPlace, s3::Objects};
 use contracts::{
     catalog::TableStatus,
-    clock::SystemClock,
     erasure::{Erasure, ErasureStatus},
     event::Record,
     name::{Partition, TableName},
@@ -23,7 +23,6 @@ use contracts::{
     sequence::Watermarks,
     shards::Shard,
 };
-use hot_rocksdb::{at_rest::VolumeAtRest, options::OpenOptions};
 
 /// How much of the volume is read at once.
 const CHUNK: ReadLimit = ReadLimit { records: 1000, bytes: 4 << 20 };
@@ -136,14 +135,7 @@ impl<'a> Salvage<'a> {
         path: &Path,
         place: Option<&'a dyn ObjectPlace>,
     ) -> Result<Self, InspectError> {
-        let options = OpenOptions {
-            path: path.to_owned(),
-            durability: settings.process.durability,
-            keys: settings.keys,
-            hot: settings.hot,
-            max_open_files: 256,
-        };
-        let volume = VolumeAtRest::open(&options, SystemClock::shared())?;
+        let volume = open_at_rest(settings, path)?;
         let beyond = match place {
             Some(place) => Some(Beyond::of(place).await?),
             None => None,

@@ -6,7 +6,7 @@ use axum::{
     Router,
     extract::{Request, State},
     handler::Handler,
-    http::Method,
+    http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{
@@ -207,6 +207,36 @@ pub(super) struct Route {
     pub endpoint: Endpoint,
     /// Counts its answers, by its path with `{names}` for what varies.
     pub counts: HttpCounts,
+}
+
+impl Route {
+    /// One that no request is meant for: it answers what others do not take.
+    pub(super) fn without_verb(path: &str, surroundings: Arc<Surroundings>, endpoint: Endpoint) -> Self {
+        Self { method: None, verb: None, surroundings, endpoint, counts: HttpCounts::new(path) }
+    }
+
+    /// Answers methods that no route of a path takes; `None` if one takes any.
+    pub(super) fn of_other_methods(path: &str, routes: &[Self]) -> Option<Self> {
+        let mut known = Vec::new();
+        for method in routes.iter().map(|route| route.method.as_ref()) {
+            let method = method?;
+            known.push(method.as_str());
+            if method == Method::GET {
+                known.push("HEAD");
+            }
+        }
+        let allow = HeaderValue::from_str(&known.join(",")).ok()?;
+        let endpoint = Endpoint::Handler(Arc::new(move |_: Request| -> AnswerFuture {
+            let response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow.clone())]).into_response();
+            Box::pin(std::future::ready(response))
+        }));
+        Some(Self::without_verb(path, Arc::clone(&routes.first()?.surroundings), endpoint))
+    }
+
+    /// Whether it answers requests with this method.
+    pub(super) fn takes(&self, method: &Method) -> bool {
+        self.method.as_ref().is_none_or(|own| own == method || (own == Method::GET && method == Method::HEAD))
+    }
 }
 
 /// The route of a request.

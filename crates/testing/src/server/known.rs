@@ -1,12 +1,12 @@
-//! A server that asks callers who they are, and clients that it knows, so that the tests of one that asks nobody run
-//! against it, unchanged.
+//! A server that asks callers who they are, and clients that it knows, so that the tests of one that asks
+//! nobody run against it, unchanged.
 
 use reqwest::header::{AUTHORIZATION, COOKIE, HeaderName};
 
 use super::TestServer;
 
-/// What servers are told of who may call: `TESTED_AUTH` has settings, a line each. Nothing without: then servers ask
-/// nobody, unless a test says so.
+/// What servers are told of who may call: `TESTED_AUTH` has settings, a line each. Nothing without: then
+/// servers ask nobody, unless a test says so.
 #[allow(clippy::disallowed_methods, reason = "this is a setting of the tests, not of the program")]
 fn settings() -> Vec<(String, String)> {
     let told = std::env::var("TESTED_AUTH").unwrap_or_default();
@@ -25,8 +25,8 @@ pub(super) fn names_the_sender(header: &HeaderName) -> bool {
     [AUTHORIZATION, COOKIE].contains(header)
 }
 
-/// The bytes of a request, with the tests' token if there is one and they have the first line of a head that names no
-/// sender.
+/// The bytes of a request, with the tests' token if there is one and they have the first line of a head that
+/// names no sender.
 pub(crate) fn known(bytes: &[u8]) -> Vec<u8> {
     let first = bytes.windows(2).position(|two| two == b"\r\n").map(|at| at + 2);
     let (Some(token), Some(first)) = (token(), first) else { return bytes.to_vec() };
