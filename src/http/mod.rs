@@ -235,10 +235,16 @@ fn table(state: AppState) -> RouteTable {
 fn trunks(surroundings: &Arc<Surroundings>, state: &AppState) -> RouteTable {
     let routes = over_stores(store_routes(surroundings), state).finish(nothing_here);
     let api = TrunkApi { routes: Arc::new(routes), stopping: state.stopping.clone() };
+    trunk_routes(surroundings).with_state(Arc::new(api))
+}
+
+/// Open, as pods have no right of their own: by the cluster's secret they are known before, and to anybody else
+/// nothing is here.
+fn trunk_routes(surroundings: &Arc<Surroundings>) -> RouteTable<Arc<TrunkApi>> {
     // Pods call each other by names that `http.hosts` need not list: what they pass on has the client's.
     let any_name = Surroundings { http: None, ..Surroundings::clone(surroundings) };
     let table: RouteTable<Arc<TrunkApi>> = RouteTable::new(Arc::new(any_name));
-    table.post(Verb::Open, shards::TRUNK, shards::trunk).with_state(Arc::new(api))
+    table.post(Verb::Open, shards::TRUNK, shards::trunk)
 }
 
 /// Gives handlers of the process their state; what is about one shard goes to the pod that owns it.
@@ -379,9 +385,11 @@ mod tests {
         let surroundings = Arc::default();
         let store = store_routes(&surroundings);
         let ops = ops_routes(&surroundings);
+        let trunks = trunk_routes(&surroundings);
         let routes: Vec<_> = store
             .verbs()
             .chain(ops.verbs())
+            .chain(trunks.verbs())
             .map(|route| (route.method.as_ref().unwrap().as_str(), route.path.as_str(), route.verb))
             .collect();
         let expected = [
@@ -417,6 +425,8 @@ mod tests {
             ("GET", "/healthz", Verb::Open),
             ("GET", "/readyz", Verb::Open),
             ("GET", "/startupz", Verb::Open),
+            // Of clusters only.
+            ("POST", "/cluster/trunk/1", Verb::Open),
         ];
         assert_eq!(routes, expected);
 
