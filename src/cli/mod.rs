@@ -191,7 +191,8 @@ enum ConfigCommand {
     /// Say whether the settings can be used; exits with 2 if not
     #[command(after_help = "Example: ZOMBI_AUTH_POLICY_FILE=policy.yaml zombi config check --files")]
     Check {
-        /// Read the files that they name, too: policy, tokens, keys, certificates; says all that is wrong
+        /// Read the files that they name, too: policy, tokens, keys, certificates; says all that is wrong.
+        /// Nothing is fetched: with auth.oidc.jwks_url only the files for the fetch are looked at
         #[arg(long)]
         files: bool,
         #[command(flatten)]

@@ -236,10 +236,16 @@ fn trunks(surroundings: &Arc<Surroundings>, state: &AppState) -> RouteTable {
     let routes = over_stores(store_routes(surroundings), state).finish(nothing_here);
     let answerer: TrunkAnswerer = Arc::new(move |request, connection| routes.answer(request, connection));
     let api = TrunkApi { answerer, stopping: state.stopping.clone() };
+    trunk_routes(surroundings).with_state(Arc::new(api))
+}
+
+/// Open, as pods have no right of their own: by the cluster's secret they are known before, and to anybody else
+/// nothing is here.
+fn trunk_routes(surroundings: &Arc<Surroundings>) -> RouteTable<Arc<TrunkApi>> {
     // Pods call each other by names that `http.hosts` need not list: what they pass on has the client's.
     let any_name = Surroundings { http: None, ..Surroundings::clone(surroundings) };
     let table: RouteTable<Arc<TrunkApi>> = RouteTable::new(Arc::new(any_name));
-    table.post(Verb::Open, shards::TRUNK, shards::trunk).with_state(Arc::new(api))
+    table.post(Verb::Open, shards::TRUNK, shards::trunk)
 }
 
 /// Gives handlers of the process their state; what is about one shard goes to the pod that owns it.
@@ -378,9 +384,11 @@ mod tests {
         let surroundings = Arc::default();
         let store = store_routes(&surroundings);
         let ops = ops_routes(&surroundings);
+        let trunks = trunk_routes(&surroundings);
         let routes: Vec<_> = store
             .verbs()
             .chain(ops.verbs())
+            .chain(trunks.verbs())
             .map(|route| {
                 (route.method.as_ref().unwrap().as_str(), route.path.as_str(), route.verb, route.reach)
             })
@@ -418,6 +426,8 @@ mod tests {
             ("GET", "/healthz", Verb::Open, Reach::This),
             ("GET", "/readyz", Verb::Open, Reach::This),
             ("GET", "/startupz", Verb::Open, Reach::This),
+            // Of clusters only.
+            ("POST", "/cluster/trunk/1", Verb::Open, Reach::This),
         ];
         assert_eq!(routes, expected);
 
