@@ -38,7 +38,7 @@ use crate::{
         body::Incoming,
         code::Code,
         connection::CountGuard,
-        context::{OWNER, PASSED_ID},
+        context::{OWNER, PASSED_ID, REQUEST_ID},
         error::Problem,
         media::MediaKind,
         scope::{RequestScope, RouteRequest},
@@ -210,6 +210,9 @@ impl Shards {
         });
         let result = match &answer {
             Ok(answer) if is_moved(answer) => ForwardResult::Moved,
+            Ok(answer) if self.cluster.secret.is_some() && is_for_a_stranger(answer) => {
+                ForwardResult::Refused
+            }
             Ok(_) => ForwardResult::Answered,
             Err(error) if error.is_unsent => ForwardResult::Unsent,
             Err(_) => ForwardResult::Failed,
@@ -442,6 +445,12 @@ fn without_wait(path: &str) -> String {
 
 pub(super) fn is_moved<B>(answer: &Response<B>) -> bool {
     answer.status() == StatusCode::MISDIRECTED_REQUEST && answer.headers().contains_key(OWNER)
+}
+
+/// Whether a pod that has the secret refuses a request as one that no pod has passed on: to what it believes
+/// another to have passed on, that one gives the id.
+fn is_for_a_stranger<B>(answer: &Response<B>) -> bool {
+    answer.status() == StatusCode::FORBIDDEN && answer.headers().contains_key(REQUEST_ID)
 }
 
 /// The owner that a pod names instead of itself.
