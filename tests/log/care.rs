@@ -23,7 +23,7 @@ async fn done(pod: &TestServer, words: &[&str]) {
 }
 
 /// What a pod answers, once somebody owns the shard that it is about.
-async fn answered(pod: &TestServer, path: &str) -> Value {
+pub(super) async fn answered(pod: &TestServer, path: &str) -> Value {
     let mut found = Value::Null;
     eventually("a pod answers", async || {
         let (status, body) = pod.get(path).await;

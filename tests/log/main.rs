@@ -7,6 +7,7 @@
 mod care;
 mod erased;
 mod lists;
+mod moves;
 mod outages;
 
 use std::{collections::BTreeSet, fs, time::Duration};
