@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
 
 mod care;
+mod costs;
 mod erased;
 mod lists;
 mod moves;
