@@ -12,7 +12,7 @@ use crate::{
     cluster::pod_number,
     http::{
         accept::{self, Shape},
-        context::OWNER,
+        context::{OWNER, REQUEST_ID},
         media::MediaKind,
         scope::RequestScope,
         shared_body::SharedBody,
@@ -75,6 +75,12 @@ pub(super) fn without_wait(path: &str) -> String {
 /// Whether a pod says that it does not own what it was asked for.
 pub(super) fn is_moved<B>(answer: &Response<B>) -> bool {
     answer.status() == StatusCode::MISDIRECTED_REQUEST && answer.headers().contains_key(OWNER)
+}
+
+/// Whether a pod that has the secret refuses a request as one that no pod has passed on: to what it believes
+/// another to have passed on, that one gives the id.
+pub(super) fn is_for_a_stranger<B>(answer: &Response<B>) -> bool {
+    answer.status() == StatusCode::FORBIDDEN && answer.headers().contains_key(REQUEST_ID)
 }
 
 /// The owner that a pod names instead of itself.

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ShardedRoute, Shards,
     by_head::{
-        flushes, is_long_poll, is_moved, is_read, is_small_write, owner_if_moved, path_of, without_wait,
+        flushes, is_for_a_stranger, is_long_poll, is_moved, is_read, is_small_write, owner_if_moved, path_of,
+        without_wait,
     },
     hop::{self, HOP, NOT_PASSED_ON, PRINCIPAL},
     passed::{BodyForPod, BodyToPass, ClientsBody},
@@ -195,6 +196,9 @@ impl Shards {
         });
         let result = match &answer {
             Ok(answer) if is_moved(answer) => ForwardResult::Moved,
+            Ok(answer) if self.cluster.secret.is_some() && is_for_a_stranger(answer) => {
+                ForwardResult::Refused
+            }
             Ok(_) => ForwardResult::Answered,
             Err(error) if error.is_unsent => ForwardResult::Unsent,
             Err(_) => ForwardResult::Failed,
