@@ -213,14 +213,15 @@ impl TestServer {
         (output.status.success(), text)
     }
 
-    /// Runs a command that looks at the bucket, and kills it after a while; whether it had ended by then.
-    pub async fn look_for(&self, arguments: &[&str], time: Duration) -> bool {
+    /// Runs a command that looks at the bucket, and kills it after a while; if it had ended by then, whether it
+    /// succeeded.
+    pub async fn look_for(&self, arguments: &[&str], time: Duration) -> Option<bool> {
         let mut command = self.command();
-        command.args(arguments).stderr(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        command.args(arguments).stdout(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
-        let has_ended = timeout(time, child.wait()).await.is_ok();
+        let ended = timeout(time, child.wait()).await.ok();
         drop(child.kill().await);
-        has_ended
+        ended.map(|status| status.unwrap().success())
     }
 
     /// Audits the bucket.
