@@ -239,8 +239,8 @@ fn trunks(surroundings: &Arc<Surroundings>, state: &AppState) -> RouteTable {
     trunk_routes(surroundings).with_state(Arc::new(api))
 }
 
-/// Open, as pods have no right of their own: by the cluster's secret they are known before, and to anybody else
-/// nothing is here.
+/// Open, as pods have no right of their own: by the cluster's secret they are known before, and to anybody
+/// else nothing is here.
 fn trunk_routes(surroundings: &Arc<Surroundings>) -> RouteTable<Arc<TrunkApi>> {
     // Pods call each other by names that `http.hosts` need not list: what they pass on has the client's.
     let any_name = Surroundings { http: None, ..Surroundings::clone(surroundings) };

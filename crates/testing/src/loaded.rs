@@ -64,8 +64,8 @@ impl LoadedCluster {
         eventually("every table takes writes", async || self.has_gone_on(&before)).await;
     }
 
-    /// The same, within one of the [`bounds`] times this machine's factor. Where that is not enough the machine
-    /// may have stood still: it is measured again, and the time is counted anew, once.
+    /// The same, within one of the [`bounds`] times this machine's factor. Where that is not enough the
+    /// machine may have stood still: it is measured again, and the time is counted anew, once.
     pub async fn goes_on_within(&self, bound: Duration) {
         let before = self.load.acked();
         let goes_on_in = async |time: Duration| {

@@ -213,8 +213,8 @@ impl TestServer {
         (output.status.success(), text)
     }
 
-    /// Runs a command that looks at the bucket, and kills it after a while; if it had ended by then, whether it
-    /// succeeded.
+    /// Runs a command that looks at the bucket, and kills it after a while; if it had ended by then, whether
+    /// it succeeded.
     pub async fn look_for(&self, arguments: &[&str], time: Duration) -> Option<bool> {
         let mut command = self.command();
         command.args(arguments).stdout(Stdio::null()).kill_on_drop(true);

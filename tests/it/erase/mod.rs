@@ -29,8 +29,8 @@ fn text_like_no_other(number: usize) -> String {
     URL_SAFE_NO_PAD.encode(&Sha256::digest(format!("secret 10 {number}"))[..20])
 }
 
-/// The part of such a text that is found as it is in RocksDB's table files, too. LZ4 takes four bytes and more
-/// out that were there before; three at either end may go with what is around them.
+/// The part of such a text that is found as it is in RocksDB's table files, too. LZ4 takes four bytes and
+/// more out that were there before; three at either end may go with what is around them.
 fn secret(number: usize) -> String {
     let text = text_like_no_other(number);
     text[3..text.len() - 3].to_owned()

@@ -1,5 +1,5 @@
-//! A copy whose pod stops keeps what it owns until it is told whom to give it to, and gives up a shard that it
-//! took over at the last moment.
+//! A copy whose pod stops keeps what it owns until it is told whom to give it to, and gives up a shard that
+//! it took over at the last moment.
 
 use std::{sync::Arc, time::Duration};
 

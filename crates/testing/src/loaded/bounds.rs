@@ -1,6 +1,6 @@
-//! How long clients may be without writes: at most twice what was measured on a quick machine, times the factor
-//! by which this one is slower. What pods wait for by the clock, as an owner's silence, is the same on all
-//! machines, so that a factor is generous where most of the time is that.
+//! How long clients may be without writes: at most twice what was measured on a quick machine, times the
+//! factor by which this one is slower. What pods wait for by the clock, as an owner's silence, is the same on
+//! all machines, so that a factor is generous where most of the time is that.
 
 use std::time::Duration;
 
