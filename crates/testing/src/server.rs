@@ -175,7 +175,9 @@ impl TestServer {
         let is_a_pods = |key: &str| self.share.is_some() && POD_SETTINGS.contains(&key);
         let settings = self.settings.iter().filter(|(key, _)| !is_a_pods(key));
         let settings: Vec<_> = settings.map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        Self::new(self.s3.clone(), &settings)
+        let other = Self::new(self.s3.clone(), &settings);
+        other.client.is_known_as(&self.client);
+        other
     }
 
     /// Hot only, not started yet.

@@ -103,6 +103,13 @@ impl TestClient {
         }
     }
 
+    /// Its server has the settings of another one's: it is known there by the same, if by anything.
+    pub(super) fn is_known_as(&self, other: &Self) {
+        if let Some(token) = other.token.get() {
+            self.token.get_or_init(|| token.clone());
+        }
+    }
+
     /// From now on this may happen to the server.
     pub(super) fn expects(&self, disturbance: Disturbance) {
         *self.disturbance.lock() = disturbance;
