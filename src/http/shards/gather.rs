@@ -1,7 +1,7 @@
 //! Asks all shards, here and in the other pods, and puts their answers together. Lists and flushes are never
 //! short: if a pod is missing they fail.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{future::Future, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -15,7 +15,7 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     ShardedRoute,
@@ -36,6 +36,8 @@ use crate::http::{answers, connection::Connection, context::OwnBody, error::Prob
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much longer it may take where it waits for a log first: until it has said that this does not answer.
 const SAYING: Duration = Duration::from_millis(500);
+/// How often it is asked whether a pod that flushes is there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// What is added to answers that are put together: brackets, names, sums.
 const ADDED_BYTES: usize = 16 << 10;
 /// Tables of a page that names no limit.
@@ -238,7 +240,7 @@ impl ShardedRoute {
     }
 
     /// What a pod says, if it does so in time. A flush takes as long as S3 does, and a pod that is gone is
-    /// not waited for all that long: it is asked beside it whether it is there.
+    /// not waited for all that long: it is asked beside it, now and then, whether it is there.
     async fn in_time(
         &self,
         (what, pod): (Gathered, u32),
@@ -247,14 +249,15 @@ impl ShardedRoute {
         if what != Gathered::Flush {
             return timeout(list_timeout(self.shards.parts.confirm_timeout), asking).await.ok();
         }
-        let mut flushing = pin!(timeout(self.shards.parts.limits.body_secs.duration(), asking));
+        let gone = async {
+            while self.shards.is_there(pod).await {
+                sleep(LOOK_INTERVAL).await;
+            }
+        };
         tokio::select! {
-            said = &mut flushing => return said.ok(),
-            is_there = self.shards.is_there(pod) => if !is_there {
-                return None;
-            },
+            said = timeout(self.shards.parts.limits.body_secs.duration(), asking) => said.ok(),
+            () = gone => None,
         }
-        flushing.await.ok()
     }
 
     /// Reads an answer of a shard at a place among those of its pod, and takes memory for it while it comes.
