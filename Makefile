@@ -8,7 +8,7 @@ WITH_NATS = python=$$(.ci/python) && export NATS_SERVER="$${python%/*}/nats-serv
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test test-pods demo demo-kills clients contract stores log-check deploy-check image-check supply-check notice requirements kube-build kube-check observe runbooks console-check bench bench-report backup-rate cost cost-light torture fuzz bugs bugs-check release check setup
+.PHONY: help run test test-pods test-auth demo demo-kills clients contract stores log-check deploy-check image-check supply-check notice requirements kube-build kube-check observe runbooks console-check bench bench-report backup-rate cost cost-light torture fuzz bugs bugs-check release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -25,6 +25,11 @@ test-pods: export RUST_TEST_THREADS ?= 4
 test-pods: setup ## Run the black-box tests against three pods; PODS="--list", PODS="door:: read::", PODS="--logs", PODS="--logs --kills"
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$(if $(findstring --logs,$(PODS)),$(WITH_NATS) && )python3 -B tests/pods.py $(TARGET)/examples/nats $(PODS) -- $(CARGO) test --locked $(TESTED) --test it
+
+test-auth: export RUST_TEST_THREADS ?= 4
+test-auth: setup ## Run the black-box tests against a server that asks who calls, with a token that may do all; AUTH="--list", AUTH="door:: read::"
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	python3 -B tests/known.py $(TARGET)/zombi $(AUTH) -- $(CARGO) test --locked $(TESTED) --test it
 
 demo: setup ## Carry a data set through every tier and compare; DEMO_DATA=FILE for your own NDJSON
 	$(CARGO) build --locked $(TESTED) --bins --examples

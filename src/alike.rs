@@ -12,21 +12,23 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{cluster::volumes, http::encode, inspect::InspectError, settings::Settings};
+use crate::{
+    cluster::volumes,
+    http::encode,
+    inspect::InspectError,
+    server::engine::{VolumeAtRest, open_at_rest},
+    settings::Settings,
+};
 use contracts::{
-    clock::SystemClock,
     error::StorageError,
     hex::hex,
     name::Partition,
     read::ReadLimit,
     sequence::{Offset, Watermarks},
 };
-use hot_rocksdb::{at_rest::VolumeAtRest, options::OpenOptions};
 
 /// How much of a volume is read at once.
 const CHUNK: ReadLimit = ReadLimit { records: 1000, bytes: 4 << 20 };
-/// Files that a volume may have open.
-const OPEN_FILES: i32 = 256;
 
 /// What is hashed.
 #[derive(Debug, Clone, Copy)]
@@ -143,14 +145,7 @@ struct CopyAtRest {
 
 impl CopyAtRest {
     fn open(settings: &Settings, path: &Path, (shard, events): (u32, u64)) -> Result<Self, StorageError> {
-        let options = OpenOptions {
-            path: path.to_owned(),
-            durability: settings.process.durability,
-            keys: settings.keys,
-            hot: settings.hot,
-            max_open_files: OPEN_FILES,
-        };
-        Ok(Self { volume: VolumeAtRest::open(&options, SystemClock::shared())?, shard, events })
+        Ok(Self { volume: open_at_rest(settings, path)?, shard, events })
     }
 
     fn each(&self, take: &mut dyn FnMut(RangeHash) -> Result<(), InspectError>) -> Result<(), InspectError> {

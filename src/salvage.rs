@@ -1,6 +1,6 @@
-//! `zombi salvage`: prints what a volume holds beyond the chain of manifests, as events that can be posted.
-//! For a volume that was refused, or left behind by a takeover; of a pod of a cluster for those of its
-//! shards.
+//! `zombi salvage`: prints what a volume holds beyond the chain of manifests, as events that can be posted,
+//! or counts it. For a volume that was refused, or left behind by a takeover; of a pod of a cluster for those
+//! of its shards.
 //!
 //! The volume is only read, and not upgraded; no server may use it meanwhile. The chain is only read, too.
 
@@ -10,12 +10,12 @@ use crate::{
     cluster::volumes,
     http::encode,
     inspect::{self, InspectError},
+    server::engine::{VolumeAtRest, open_at_rest},
     settings::Settings,
 };
-use cold_s3::{backup::Beyond, cluster::ShardPlace, place::ObjectPlace, s3::Objects};
+use cold_s3::{backup::Beyond, cluster::ShardPlace, place::ObjectPlace, s3::Objects, watcher::Watcher};
 use contracts::{
     catalog::TableStatus,
-    clock::SystemClock,
     erasure::{Erasure, ErasureStatus},
     event::Record,
     name::{Partition, TableName},
@@ -23,18 +23,24 @@ use contracts::{
     sequence::Watermarks,
     shards::Shard,
 };
-use hot_rocksdb::{at_rest::VolumeAtRest, options::OpenOptions};
 
 /// How much of the volume is read at once.
 const CHUNK: ReadLimit = ReadLimit { records: 1000, bytes: 4 << 20 };
 
-/// What was printed.
+/// What to print.
+#[derive(Debug)]
+pub(crate) struct SalvageOptions {
+    /// Of which table; all of them if events are only counted, or else the only one that has some.
+    pub(crate) table: Option<TableName>,
+    /// Only count the events.
+    pub(crate) dry_run: bool,
+}
+
+/// What was printed or counted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Salvaged {
-    /// The table; `None` if no table has anything.
-    pub(crate) table: Option<TableName>,
-    /// How many events.
-    pub(crate) events: u64,
+    /// How many events of which table: of one at most if they were printed; none if no table has anything.
+    pub(crate) tables: Vec<(TableName, u64)>,
     /// The erasures that the volume has noted, that are not done, and that the chain does not list.
     pub(crate) erasures: Vec<Erasure>,
     /// Whether a bucket was looked at. Otherwise all that the volume does not know to be flushed was printed.
@@ -45,16 +51,19 @@ pub(crate) struct Salvaged {
 struct Salvage<'a> {
     volume: VolumeAtRest,
     beyond: Option<Beyond<'a>>,
+    watcher: &'a dyn Watcher,
 }
 
-/// Prints the events of one table that only the volume has, or one of the volumes of a pod.
+/// Prints the events of one table that only the volume has, or one of the volumes of a pod; or counts those
+/// of all tables.
 ///
 /// # Errors
-/// [`InspectError::Usage`] if several tables have some and none is named; [`InspectError::Storage`] if a
-/// volume or the bucket cannot be read.
+/// [`InspectError::Usage`] if one table is to be printed, several have some and none is named;
+/// [`InspectError::Storage`] if a volume or the bucket cannot be read.
 pub(crate) async fn salvage(
     settings: &Settings,
-    table: Option<TableName>,
+    options: SalvageOptions,
+    watcher: &dyn Watcher,
     out: &mut dyn Write,
 ) -> Result<Salvaged, InspectError> {
     let bucket: Option<Objects> = match settings.s3.bucket {
@@ -74,14 +83,24 @@ pub(crate) async fn salvage(
             (None, Some(objects)) => Some(objects),
             (None, None) => None,
         };
-        let salvage = Salvage::open(settings, path, place).await?;
+        let salvage = Salvage::open(settings, path, place, watcher).await?;
         erasures.extend(salvage.unlisted_erasures()?);
         opened.push(salvage);
     }
-    let has_bucket = bucket.is_some();
-    let Some((mut salvage, table)) = choose(opened, table).await? else {
-        return Ok(Salvaged { table: None, events: 0, erasures, has_bucket });
+    let tables = match options.dry_run {
+        true => count(opened, options.table).await?,
+        false => print(opened, options.table, out).await?.into_iter().collect(),
     };
+    Ok(Salvaged { tables, erasures, has_bucket: bucket.is_some() })
+}
+
+/// Prints the events of the table that is named, or of the only one that has some; how many they are.
+async fn print(
+    opened: Vec<Salvage<'_>>,
+    named: Option<TableName>,
+    out: &mut dyn Write,
+) -> Result<Option<(TableName, u64)>, InspectError> {
+    let Some((mut salvage, table)) = choose(opened, named).await? else { return Ok(None) };
     let mut events = 0;
     let mut line = Vec::new();
     salvage
@@ -94,7 +113,41 @@ pub(crate) async fn salvage(
             Ok(true)
         })
         .await?;
-    Ok(Salvaged { table: Some(table.name.clone()), events, erasures, has_bucket })
+    Ok(Some((table.name.clone(), events)))
+}
+
+/// Counts the events of the table that is named, or of each that has some.
+async fn count(
+    opened: Vec<Salvage<'_>>,
+    named: Option<TableName>,
+) -> Result<Vec<(TableName, u64)>, InspectError> {
+    let mut counts = Vec::new();
+    for mut salvage in opened {
+        let tables = salvage.volume.tables();
+        for table in tables.visible().filter(|table| named.as_ref().is_none_or(|name| *name == table.name)) {
+            let mut events = 0;
+            salvage
+                .each(table, &mut |_| {
+                    events += 1;
+                    Ok(true)
+                })
+                .await?;
+            if events > 0 || named.is_some() {
+                counts.push((table.name.clone(), events));
+            }
+        }
+    }
+    match named {
+        Some(name) if counts.is_empty() => Err(no_table(&name)),
+        _ => {
+            counts.sort();
+            Ok(counts)
+        }
+    }
+}
+
+fn no_table(name: &TableName) -> InspectError {
+    InspectError::NotFound(format!("table {name} on this volume"))
 }
 
 /// The table to print and where it is: the one that is named, or the only one that has something.
@@ -119,7 +172,7 @@ async fn choose<'a>(
         }
     }
     if let Some(name) = named {
-        return Err(InspectError::NotFound(format!("table {name} on this volume")));
+        return Err(no_table(&name));
     }
     if with_some.len() > 1 {
         with_some.sort();
@@ -135,20 +188,14 @@ impl<'a> Salvage<'a> {
         settings: &Settings,
         path: &Path,
         place: Option<&'a dyn ObjectPlace>,
+        watcher: &'a dyn Watcher,
     ) -> Result<Self, InspectError> {
-        let options = OpenOptions {
-            path: path.to_owned(),
-            durability: settings.process.durability,
-            keys: settings.keys,
-            hot: settings.hot,
-            max_open_files: 256,
-        };
-        let volume = VolumeAtRest::open(&options, SystemClock::shared())?;
+        let volume = open_at_rest(settings, path)?;
         let beyond = match place {
             Some(place) => Some(Beyond::of(place).await?),
             None => None,
         };
-        Ok(Self { volume, beyond })
+        Ok(Self { volume, beyond, watcher })
     }
 
     /// The erasures that nobody else will carry out.
@@ -185,6 +232,10 @@ impl<'a> Salvage<'a> {
         table: &TableStatus,
         take: &mut dyn FnMut(&Record) -> Result<bool, InspectError>,
     ) -> Result<(), InspectError> {
+        let is_compared = self.beyond.is_some();
+        let sizes = table.partitions.iter();
+        let sizes = sizes.map(|status| if is_compared { status.hot_bytes } else { status.unflushed_bytes });
+        self.watcher.begins(table.name.as_str(), sizes.sum());
         for (partition, status) in table.named_partitions() {
             if !self.each_of(&partition, status.watermarks, take).await? {
                 break;
@@ -211,6 +262,7 @@ impl<'a> Salvage<'a> {
                 break;
             }
             next = hot.page.next;
+            self.watcher.did(hot.stored_bytes);
             let mut records = hot.page.records;
             // Nothing of them is left that could be posted.
             records.retain(|record| !record.event.is_erased());

@@ -16,7 +16,7 @@ import urllib.request
 import yaml
 
 from demo import Zombi, check
-from manifests import DEPLOY, ROOT, of, with_components
+from manifests import DEPLOY, ROOT, kustomize, of, one, variables, with_components
 
 # Commands that look at the bucket or the settings, and so have the pod's settings; the others ask the server.
 OF_STORE = {"backup", "restore", "verify", "manifest", "segment", "salvage", "config", "auth"}
@@ -62,8 +62,9 @@ class OnCall:
         settings = {"flush.interval_secs": "3600"} | self.files | self.more | more
         return Zombi(self.binary, volume, self.s3.endpoint, settings)
 
-    def request(self, method, path, body=None, expected=(200, 201, 202)):
-        status, answer = self.zombi.request(method, path, body=body, headers={"Authorization": f"Bearer {self.token}"})
+    def request(self, method, path, body=None, expected=(200, 201, 202), at=None):
+        zombi = at or self.zombi
+        status, answer = zombi.request(method, path, body=body, headers={"Authorization": f"Bearer {self.token}"})
         check(status in expected, f"{method} {path}: {status} {answer}")
         return answer
 
@@ -88,6 +89,14 @@ class OnCall:
         self.zombi.kill()
         os.rename(self.zombi.volume, self.old)
         self.zombi = self.begin(self.zombi.volume)
+
+    def begin_beside(self, overlay):
+        """Another one, in the namespace and with the prefix that an overlay gives it."""
+        rendered = kustomize(overlay)
+        spaces = {each["metadata"].get("namespace") for each in rendered}
+        check(spaces == {"zombi-restored"}, f"all of it is in a namespace of its own: {spaces}")
+        prefix = variables(one(rendered, "StatefulSet", "zombi"))["ZOMBI_S3_PREFIX"]
+        self.restored = self.begin(os.path.join(self.directory, "restored"), **{"s3.prefix": prefix})
 
     def lose_manifests(self):
         """As if somebody had deleted them. Zombi is stopped."""
@@ -138,10 +147,8 @@ class OnCall:
     def run_curl(self, words, directory, environment):
         if any("localhost:8222" in word for word in words):
             return 0, NO_NATS, ""
-        if any("//restored:" in word for word in words) and self.restored is None:
-            self.restored = self.begin(os.path.join(self.directory, "restored"), **{"s3.prefix": "yesterday"})
         ports = {"localhost:8080": self.zombi.port, "localhost:9090": self.admin_port(), "zombi:8080": self.zombi.port,
-                 "restored:8080": self.restored and self.restored.port}
+                 "localhost:8081": self.restored and self.restored.port}
         for name, port in ports.items():
             words = [re.sub(rf"^(http://)?{name}", f"http://127.0.0.1:{port}", word) for word in words]
         ran = subprocess.run(["/usr/bin/env", "-u", "http_proxy", "curl", "--fail-with-body", *words], cwd=directory,
@@ -173,6 +180,9 @@ class OnCall:
             return 0, self.token + "\n", ""
         if verb == "apply" and "-k" in rest:
             place = rest[rest.index("-k") + 1]
+            if place == "my-restored":
+                self.begin_beside(os.path.join(directory, place))
+                return 0, "", ""
             is_own = place == "." or "/my-" in place
             check(is_own or os.path.isdir(os.path.join(ROOT, place)), f"there is {place}")
             self.start()

@@ -48,8 +48,10 @@ OF_PODS = {"copies-out-of-step.md", "copy-stopped.md", "forward-failing.md", "lo
 BUCKETS = {"move.md": {"s3.bucket": "old-bucket", "s3.prefix": "prod"}}
 # Pages about a volume that was left behind with events that only it has.
 LEFT_BEHIND = {"salvage.md", "lost-node.md"}
-# Commands that end as their pages say, and not with 0: several tables have something to be salvaged; nobody was answered 500.
-ENDS_OTHERWISE = ("care salvage --data-dir /old | grep", "curl -s localhost:9090/metrics | grep -E '^zombi_http_requests_total.*status")
+# Commands that end as their pages say, and not with 0: nobody was answered 500.
+ENDS_OTHERWISE = ("curl -s localhost:9090/metrics | grep -E '^zombi_http_requests_total.*status",)
+# The mistake that was made after the state which is restored.
+LATER = "after 14:00"
 # Words that stand for what only the reader knows.
 PLACEHOLDERS = {"GROUP": "billing", "TABLE": "orders", "LARGEST": "orders", "OFFSET": "0", "N": "0", "NODE": "node-1",
                 "OTHER": "zombi", "NAME": "pvc-1", "PRINCIPAL": "sa:shop/checkout", "VERB": "append", "M": "3", "NNN": "000"}
@@ -103,7 +105,7 @@ def follow_on(page, name, binaries, directory):
         ends.callback(programs.end)
         erasure = fill(oncall)
         prepare(name, oncall)
-        words = placeholders(oncall, erasure, directory)
+        words = placeholders(name, oncall, erasure, directory)
         for script in page.scripts:
             run(name, oncall, programs, words, script)
             after(name, oncall, script)
@@ -210,17 +212,28 @@ def prepare(name, oncall):
             os.rename(oncall.old, oncall.old + "-found")
 
 
-def placeholders(oncall, erasure, directory):
+def placeholders(name, oncall, erasure, directory):
     """By what stands in the pages, what it is here."""
     shown = oncall.answer("zombi", ["manifest", "show", "0", *(["--shard", "0"] if "pod" in oncall.more else [])], directory, {})
     check(shown[0] == 0, f"the first manifest is shown: {shown}")
     # Behind the last manifest, to the second.
     now, hour = datetime.datetime.now(datetime.UTC), datetime.timedelta(hours=1)
+    then = now.replace(microsecond=0) + hour / 3600
+    if name == "restore.md":
+        write_later(oncall, then)
     words = {r"9b2c\.\.\.": erasure, r"6f0c\.\.\.": json.loads(shown[1])["store_id"],
-             r"2026-11-\d\dT14:00:00Z": f"{now + hour / 1800:%Y-%m-%dT%H:%M:%SZ}",
+             r"2026-11-\d\dT14:00:00Z": f"{then:%Y-%m-%dT%H:%M:%SZ}",
              r"2026-11-\d\dT12:00:00Z": f"{now - hour:%Y-%m-%dT%H:%M:%SZ}",
              r"/mnt/old": oncall.old, "/mnt/disk": directory, r"/tmp/policy\.yaml": f"{directory}/policy-now.yaml"}
     return words | {rf"\b{word}\b": meant for word, meant in PLACEHOLDERS.items()}
+
+
+def write_later(oncall, then):
+    """An event, and with it a manifest, after the state that is to be restored."""
+    while datetime.datetime.now(datetime.UTC) < then + datetime.timedelta(milliseconds=50):
+        time.sleep(0.02)
+    oncall.request("POST", "/tables/orders", {"payload": LATER, "idempotency_key": LATER})
+    oncall.request("POST", "/flush")
 
 
 def run(name, oncall, programs, words, script):
@@ -260,13 +273,22 @@ def after(name, oncall, script):
     if name == "rebuild.md" and "--replicas 0" in script:
         oncall.lose_manifests()
         shutil.rmtree(oncall.zombi.volume)
-    if name == "salvage.md" and script.startswith("care salvage") and "--table" not in script:
-        check(oncall.job[0] == 2 and "carts, orders" in oncall.job[1], f"{name}: tables are named, and none is chosen: {oncall.job}")
+    if name == "salvage.md" and "--dry-run" in script:
+        said = [f"1 events of {table} that only this volume has" for table in ("carts", "orders")]
+        is_all = all(line in oncall.job[1] for line in said) and "payload" not in oncall.job[1]
+        check(is_all, f"{name}: what each table has is counted, and not printed: {oncall.job}")
+    if name == "restore.md" and "-k my-restored" in script:
+        there = payloads(oncall, oncall.restored)
+        check("kept" in there and LATER not in there, f"{name}: the state of then is restored, and nothing later: {there}")
     if name == "move.md" and "care restore" in script:
         # "Put the new bucket and prefix into the settings".
         oncall.applied = {"s3.bucket": "new-bucket", "s3.prefix": "prod"}
     if name == "lost-node.md" and "logs zombi-0" in script:
         os.rename(oncall.old + "-found", oncall.old)
+
+
+def payloads(oncall, at):
+    return [record["payload"] for record in oncall.request("GET", "/tables/orders?limit=100", at=at)["records"]]
 
 
 def judge(name, oncall):
@@ -276,10 +298,12 @@ def judge(name, oncall):
         page = oncall.request("GET", "/tables/orders?limit=100")
     except urllib.error.URLError as error:
         check(False, f"{name}: Zombi answers at its end: {error}")
-    payloads = [record["payload"] for record in page["records"]]
-    check("kept" in payloads, f"{name}: what was there is there: {payloads}")
+    there = [record["payload"] for record in page["records"]]
+    check("kept" in there, f"{name}: what was there is there: {there}")
     if name in LEFT_BEHIND:
-        check("only here" in payloads, f"{name}: what only the old volume had was saved: {payloads}")
+        check("only here" in there, f"{name}: what only the old volume had was saved: {there}")
+    if name == "restore.md":
+        check(oncall.restored and LATER in there, f"{name}: another one was begun beside, and this one goes on: {there}")
     if name == "move.md":
         check(not page.get("lost"), f"{name}: nothing is lost on the way: {page.get('lost')}")
 

@@ -1,4 +1,4 @@
-//! `zombi backup`, `restore`, `salvage` and `manifest rebuild`: their arguments, and what they print.
+//! `zombi backup`, `restore` and `manifest rebuild`: their arguments, and what they print.
 
 use std::{io::Write, process::ExitCode};
 
@@ -12,18 +12,12 @@ use super::{
     output::StatusLine,
     times,
 };
-use crate::{
-    care,
-    inspect::InspectError,
-    salvage::{self, Salvaged},
-    settings::Settings,
-};
+use crate::{care, inspect::InspectError, settings::Settings};
 use cold_s3::backup::{
     BackupReport, RebuildOptions, RebuildReport, RestoreOptions, RestorePoint, RestoreReport, SaveOptions,
 };
 use contracts::{
     clock::{Clock, SystemClock},
-    erasure::{ErasedPart, Erasure},
     name::{Partition, TableName},
     sequence::OffsetRange,
 };
@@ -48,14 +42,6 @@ Examples:
 
 A cluster stays one, with as many shards, unless --single is there. Killed, it is run again with the same
 words.";
-
-/// What `zombi help salvage` ends with.
-pub(super) const SALVAGE_EXAMPLES: &str = "\
-Examples:
-  zombi salvage --data-dir /var/lib/zombi --table orders > orders.ndjson
-  curl -s -X POST localhost:8080/tables/orders -H 'Content-Type: application/x-ndjson' -T orders.ndjson
-
-Offsets and partitions are those that the volume gave; an offset is ignored where an event is posted.";
 
 /// What `zombi help manifest rebuild` ends with.
 pub(super) const REBUILD_EXAMPLES: &str = "\
@@ -118,15 +104,6 @@ pub(super) struct RebuildArgs {
     skip_damaged: bool,
     #[command(flatten)]
     run: RunArgs,
-    #[command(flatten)]
-    settings: SettingFlags,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct SalvageArgs {
-    /// Which table; needed if several have events that only the volume, or a pod's volumes, have
-    #[arg(long, value_parser = TableName::parse)]
-    table: Option<TableName>,
     #[command(flatten)]
     settings: SettingFlags,
 }
@@ -321,46 +298,6 @@ fn rebuild_json(report: &RebuildReport) -> Value {
         "holes": ranges(&report.holes), "conflicts": ranges(&report.conflicts), "damaged": report.damaged,
         "foreign": report.foreign,
     })
-}
-
-/// Prints what only a volume has.
-pub(super) fn salvage(args: SalvageArgs, before: SettingFlags) -> ExitCode {
-    let SalvageArgs { table, settings } = args;
-    look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
-        let salvaged = Box::pin(salvage::salvage(settings, table, out)).await?;
-        let Salvaged { table, events, erasures, has_bucket } = salvaged;
-        let status = StatusLine::none();
-        for erasure in &erasures {
-            status.note(&erasure_text(erasure));
-        }
-        if !has_bucket {
-            status
-                .note("s3.bucket is not set: these are all events that the volume does not know to be in S3");
-        }
-        match table {
-            Some(table) => status.note(&format!("{events} events of {table} that only this volume has")),
-            None => status.note("this volume has no event that is not in S3"),
-        }
-        Ok(())
-    })
-}
-
-/// What an erasure was to erase, so that it can be asked for again.
-fn erasure_text(erasure: &Erasure) -> String {
-    let part = |part: &ErasedPart| {
-        let ranges: Vec<String> = part.ranges().map(|range| range.to_string()).collect();
-        format!("partition {} {}", part.partition, ranges.join(" "))
-    };
-    let parts: Vec<String> = erasure.parts.iter().map(part).collect();
-    format!(
-        "erasure {} of {} events of {} ({}) was asked for here and the manifests do not list it: ask for it \
-         again where the store goes on; {}",
-        erasure.id,
-        erasure.events,
-        erasure.table,
-        erasure.reason.as_deref().unwrap_or("no reason given"),
-        parts.join(", "),
-    )
 }
 
 #[cfg(test)]

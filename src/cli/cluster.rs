@@ -36,7 +36,7 @@ use contracts::clock::{Clock, SystemClock};
 /// What `zombi help cluster` ends with.
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  zombi cluster adopt --set cluster.pods=3 --set cluster.copies=1   # from one Zombi, which was stopped cleanly
+  zombi cluster adopt --set cluster.pods=3 --set cluster.copies=1   # from one Zombi that was stopped cleanly
   zombi cluster resize --pods 4               # then cluster.pods=4 for all pods
   zombi cluster leave                         # back to one Zombi
   zombi cluster reset-log --shard 7           # with the volume that has applied most of the lost log

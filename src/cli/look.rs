@@ -1,7 +1,7 @@
 //! Runs a command that works on the bucket without a server, and says how it ended.
 
 use std::{
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -75,7 +75,21 @@ pub(super) fn look_with(
 pub(super) async fn watched<T>(
     work: impl AsyncFnOnce(&StatusLine) -> Result<T, InspectError>,
 ) -> Result<T, InspectError> {
-    let status = StatusLine::waiting("opening the store");
+    watched_beside(false, work).await
+}
+
+/// The same for work that may print its result as it goes on: on a terminal there is no line between that.
+///
+/// # Errors
+/// Those of the work.
+pub(super) async fn watched_beside<T>(
+    prints: bool,
+    work: impl AsyncFnOnce(&StatusLine) -> Result<T, InspectError>,
+) -> Result<T, InspectError> {
+    let status = match prints && io::stdout().is_terminal() {
+        true => StatusLine::none(),
+        false => StatusLine::waiting("opening the store"),
+    };
     let done = work(&status).await;
     status.end();
     done

@@ -1,6 +1,6 @@
 //! The commands, of three kinds, and their exit codes. *Server* (serve, check) and *store* (store, care,
-//! auth) commands read settings; a *client's* (append, bench, consumers, flush, read, segments, tables, tail)
-//! ask a server through `client`, read none, and print through `output`.
+//! salvage, auth) commands read settings; a *client's* (append, bench, consumers, flush, read, segments,
+//! tables, tail) ask a server through `client`, read none, and print through `output`.
 
 mod answer;
 pub mod append;
@@ -22,6 +22,7 @@ mod read;
 #[cfg(test)]
 mod reference;
 mod reset;
+mod salvage;
 mod segments;
 mod serve;
 mod store;
@@ -41,13 +42,14 @@ use self::{
     append::AppendArgs,
     auth::{AuthCommand, TokenCommand},
     bench::BenchArgs,
-    care::{BackupArgs, RestoreArgs, SalvageArgs},
+    care::{BackupArgs, RestoreArgs},
     cluster::ClusterCommand,
     completions::CompletionsArgs,
     consumers::{ConsumerArgs, ConsumersArgs},
     flags::{ClientFlags, SettingFlags, refuse_flags},
     flush::FlushArgs,
     read::ReadArgs,
+    salvage::SalvageArgs,
     segments::SegmentsArgs,
     store::{ManifestCommand, SegmentCommand, VerifyArgs},
     tables::{TableArgs, TablesArgs},
@@ -121,7 +123,7 @@ enum StoreCommand {
     #[command(after_help = care::RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
     /// Print the events that only a volume has, as JSON lines that can be posted
-    #[command(after_help = care::SALVAGE_EXAMPLES)]
+    #[command(after_help = salvage::EXAMPLES)]
     Salvage(SalvageArgs),
     /// Audit a bucket or a backup: every object, checksum and offset; exits with 1 if anything is wrong
     Verify(VerifyArgs),
@@ -191,7 +193,8 @@ enum ConfigCommand {
     /// Say whether the settings can be used; exits with 2 if not
     #[command(after_help = "Example: ZOMBI_AUTH_POLICY_FILE=policy.yaml zombi config check --files")]
     Check {
-        /// Read the files that they name, too: policy, tokens, keys, certificates; says all that is wrong
+        /// Read the files that they name, too: policy, tokens, keys, certificates; says all that is wrong.
+        /// Nothing is fetched: with auth.oidc.jwks_url only the files for the fetch are looked at
         #[arg(long)]
         files: bool,
         #[command(flatten)]
@@ -234,7 +237,7 @@ fn run_store_command(command: StoreCommand, before: SettingFlags) -> ExitCode {
     match command {
         StoreCommand::Backup(args) => care::backup(args, before),
         StoreCommand::Restore(args) => care::restore(args, before),
-        StoreCommand::Salvage(args) => care::salvage(args, before),
+        StoreCommand::Salvage(args) => salvage::salvage(args, before),
         StoreCommand::Verify(args) => store::verify(args, before),
         StoreCommand::Segment { command } => store::segment(command, before),
         StoreCommand::Manifest { command } => store::manifest(command, before),

@@ -30,6 +30,7 @@ use rustls::{
 };
 
 use super::{
+    send_error::SendError,
     settings::ClusterSettings,
     trunk::{Opener, TrunkError, Trunks},
 };
@@ -61,27 +62,6 @@ pub(crate) struct PodClient {
     scheme: uri::Scheme,
 }
 
-/// Why a pod did not answer.
-#[derive(Debug, thiserror::Error)]
-#[error("{why}")]
-pub(crate) struct SendError {
-    why: String,
-    /// Whether there was no connection, so that it cannot have had the request.
-    pub(crate) is_unsent: bool,
-}
-
-impl SendError {
-    /// The pod cannot have had the request.
-    pub(crate) fn unsent(why: &str) -> Self {
-        Self { why: why.to_owned(), is_unsent: true }
-    }
-
-    /// The pod may have had it.
-    pub(crate) fn lost(why: &str) -> Self {
-        Self { why: why.to_owned(), is_unsent: false }
-    }
-}
-
 impl PodClient {
     /// Of the settings. Reads the certificates that they name.
     ///
@@ -105,8 +85,8 @@ impl PodClient {
         Ok(())
     }
 
-    /// Sends a small request, which is soon answered, over the trunk to the pod at an address. `begin` makes the
-    /// head of the request that begins a trunk.
+    /// Sends a small request, which is soon answered, over the trunk to the pod at an address. `begin` makes
+    /// the head of the request that begins a trunk.
     ///
     /// # Errors
     /// [`TrunkError`].
@@ -138,7 +118,7 @@ impl PodClient {
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let uri = Uri::builder().scheme(self.scheme.clone()).authority(address).path_and_query(path).build();
-        *request.uri_mut() = uri.map_err(|error| SendError { why: error.to_string(), is_unsent: true })?;
+        *request.uri_mut() = uri.map_err(|error| SendError::unsent(error.to_string()))?;
         *request.version_mut() = Version::HTTP_11;
         let client = (**self.current.load()).clone();
         let answer = client.request(request).await.map_err(|error| {
@@ -148,7 +128,7 @@ impl PodClient {
                 why = format!("{why}: {error}");
                 cause = error.source();
             }
-            SendError { why, is_unsent: error.is_connect() }
+            if error.is_connect() { SendError::unsent(why) } else { SendError::lost(why) }
         })?;
         Ok(answer.map(Body::new))
     }

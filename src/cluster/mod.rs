@@ -8,6 +8,7 @@ pub(crate) mod owners;
 pub(crate) mod placement;
 mod pods;
 pub mod secret;
+pub(crate) mod send_error;
 pub mod settings;
 pub mod ticket;
 pub(crate) mod trunk;

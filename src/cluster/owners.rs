@@ -179,8 +179,8 @@ impl Owners {
         }
     }
 
-    /// The same for who only looks, or waits. What a log has said before is believed no longer than a tick: no
-    /// pod corrects it, as one does that is asked for what it does not own.
+    /// The same for who only looks, or waits. What a log has said before is believed no longer than a tick:
+    /// no pod corrects it, as one does that is asked for what it does not own.
     ///
     /// # Errors
     /// As [`Self::owner`].
@@ -206,8 +206,8 @@ impl Owners {
         self.copies.get(&shard).map(|copy| copy.owner(self.asker.own))
     }
 
-    /// Has the logs asked anew for what a pod is said to own, unless they were since it was `asked`: it did not
-    /// answer, or says that it does not own it.
+    /// Has the logs asked anew for what a pod is said to own, unless they were since it was `asked`: it did
+    /// not answer, or says that it does not own it.
     pub(crate) fn forget(&self, pod: u32, asked: Instant) {
         for (shard, told) in (0..).zip(&self.told) {
             if self.owner_by_copy(shard) == Some(CopyOwner::Pod(pod)) {
@@ -296,9 +296,9 @@ impl ToldOwner {
         owner.as_ref().ok().map(|owner| KnownOwner { asked: *asked, owner: *owner })
     }
 
-    /// How long the log has said nothing about ownership behind this entry, as far as it was asked. A log that
-    /// did not answer, `None`, has not been silent: nobody could have entered anything. That it was away while
-    /// nobody asked is not known, and comes right with the owner's next tick.
+    /// How long the log has said nothing about ownership behind this entry, as far as it was asked. A log
+    /// that did not answer, `None`, has not been silent: nobody could have entered anything. That it was away
+    /// while nobody asked is not known, and comes right with the owner's next tick.
     fn silence(&self, last: Option<LogSeq>) -> Duration {
         let mut entry = self.entry.lock();
         match (last, *entry) {

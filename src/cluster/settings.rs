@@ -110,8 +110,8 @@ impl ClusterSettings {
         ClusterShape { pods: self.pods, shards: self.shards, copies: self.copies }
     }
 
-    /// A shard's part of what the whole pod may take, the same in all pods; nothing of nothing, which turns off
-    /// what it is for.
+    /// A shard's part of what the whole pod may take, the same in all pods; nothing of nothing, which turns
+    /// off what it is for.
     pub fn share_of(&self, whole: u64) -> u64 {
         let parts = u128::from(self.shards) * u128::from(self.copies);
         let part = u128::from(whole) * u128::from(self.pods) / parts.max(1);

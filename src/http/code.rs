@@ -264,7 +264,8 @@ codes! {
     Demoted "demoted" SERVICE_UNAVAILABLE
         "Another copy of the table's shard has taken over while the request was under way. Nothing was \
          written, unless `outcome` is `unknown`, as it may be of a write that waits for S3."
-        "Try again after `Retry-After`, with the same idempotency keys: the request then goes to the new owner."
+        "Try again after `Retry-After`, with the same idempotency keys: the request then goes to the \
+         new owner."
     NoOwner "no_owner" SERVICE_UNAVAILABLE
         "No copy of the table's shard owns it: the pods that have one are gone, or one is about to take \
          over. Nothing was written."

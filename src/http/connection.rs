@@ -243,41 +243,61 @@ impl Connection {
     /// A request begins; it is under way until the guard is dropped.
     pub fn request(&self) -> CountGuard {
         self.state.begun.fetch_add(1, Relaxed);
-        CountGuard::new(self, |state| &state.requests)
+        CountGuard::new(self, Counted::Requests)
     }
 
     /// A body begins to arrive; it counts as arriving until the guard is dropped.
     pub fn body(&self) -> CountGuard {
-        CountGuard::new(self, |state| &state.bodies)
+        CountGuard::new(self, Counted::Bodies)
     }
 
     /// A request waits for an event or for S3 until the guard is dropped. Meanwhile its connection may be
     /// closed to make room for another.
     pub fn wait(&self) -> CountGuard {
-        CountGuard::new(self, |state| &state.waits)
+        CountGuard::new(self, Counted::Waits)
     }
+}
+
+/// What a guard counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Requests,
+    Bodies,
+    Waits,
 }
 
 /// Counts something of a connection while it is held.
 #[derive(Debug)]
 pub struct CountGuard {
     state: Arc<ConnectionState>,
-    count: fn(&ConnectionState) -> &AtomicUsize,
+    counted: Counted,
 }
 
 impl CountGuard {
-    fn new(connection: &Connection, count: fn(&ConnectionState) -> &AtomicUsize) -> Self {
-        count(&connection.state).fetch_add(1, Relaxed);
-        Self { state: Arc::clone(&connection.state), count }
+    fn new(connection: &Connection, counted: Counted) -> Self {
+        let guard = Self { state: Arc::clone(&connection.state), counted };
+        guard.count().fetch_add(1, Relaxed);
+        guard
+    }
+
+    fn count(&self) -> &AtomicUsize {
+        match self.counted {
+            Counted::Requests => &self.state.requests,
+            Counted::Bodies => &self.state.bodies,
+            Counted::Waits => &self.state.waits,
+        }
     }
 }
 
 impl Drop for CountGuard {
     fn drop(&mut self) {
-        (self.count)(&self.state).fetch_sub(1, Relaxed);
-        self.state.progressed();
-        if self.state.requests.load(Relaxed) == 0 {
-            self.state.watcher.wake();
+        let others = self.count().fetch_sub(1, Relaxed) - 1;
+        // The end of a body is bytes that came, and behind the end of a wait bytes go.
+        if self.counted == Counted::Requests {
+            self.state.progressed();
+            if others == 0 {
+                self.state.watcher.wake();
+            }
         }
     }
 }

@@ -17,7 +17,8 @@ use contracts::{
 
 /// The header that names a request in answers and logs.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The same between pods, where the client has sent none: its own headers are its events', which may keep them.
+/// The same between pods, where the client has sent none: its own headers are its events', which may keep
+/// them.
 pub(super) const PASSED_ID: HeaderName = HeaderName::from_static("zombi-request-id");
 
 /// The header that names the pod which owns what was asked for, in a cluster.
@@ -51,8 +52,8 @@ impl RequestContext {
         }
     }
 
-    /// Writes the problem that the answer is, turns any other error, a layer's or the framework's, into one, and
-    /// adds the headers that every client gets, the request id among them.
+    /// Writes the problem that the answer is, turns any other error, a layer's or the framework's, into one,
+    /// and adds the headers that every client gets, the request id among them.
     pub(super) fn answer(self, mut response: Response, problem: Option<Problem>) -> Response {
         let status = response.status();
         if let Some(problem) = problem {
@@ -125,16 +126,17 @@ fn protect(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Only what never changes may be kept.
     let is_for_ever = |value: &HeaderValue| value.as_bytes().ends_with(b"immutable");
-    if !headers.get(header::CACHE_CONTROL).is_some_and(is_for_ever) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let kept = headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if !is_for_ever(kept) {
+        *kept = HeaderValue::from_static("no-store");
     }
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 }
 
-/// The id that the client sent, if it is short and visible, or that the pod which passes the request on has given
-/// it.
+/// The id that the client sent, if it is short and visible, or that the pod which passes the request on has
+/// given it.
 fn sent_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let is_fit =
         |id: &&HeaderValue| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);

@@ -15,16 +15,16 @@ static USUAL: [HeaderName; 8] = [
     header::CONNECTION,
 ];
 
-/// What one walk over a request's headers says. Most requests have a few, and to walk over those costs less than
-/// to look for several that are not there.
+/// What one walk over a request's headers says. Most requests have a few, and to walk over those costs less
+/// than to look for several that are not there.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct HeadSummary {
     /// What they take on the wire.
     pub bytes: usize,
     /// How many of them are `Host`.
     pub hosts: usize,
-    /// Whether the body is sent in chunks or whole, and not coded for its transfer besides: nothing here would
-    /// undo such a coding.
+    /// Whether the body is sent in chunks or whole, and not coded for its transfer besides: nothing here
+    /// would undo such a coding.
     pub is_plain_transfer: bool,
     /// Whether all of them are among [`USUAL`]. Not so unless somebody has looked.
     pub is_usual: bool,

@@ -1,8 +1,8 @@
 //! Spares connections a poll for the last piece of each body.
 //!
-//! hyper wakes a connection's task whenever a piece of a request's body is taken, so that it reads the next (its
-//! `body/chan.rs`, 1.12). In HTTP/1 it is that task which takes the piece, and most bodies have one: without this,
-//! the scheduler has each append polled once more, for nothing.
+//! hyper wakes a connection's task whenever a piece of a request's body is taken, so that it reads the next
+//! (its `body/chan.rs`, 1.12). In HTTP/1 it is that task which takes the piece, and most bodies have one:
+//! without this, the scheduler has each append polled once more, for nothing.
 
 use std::{
     cell::Cell,
@@ -72,8 +72,8 @@ pub fn without_last_wakes<F: Future>(connection: F) -> impl Future<Output = F::O
     })
 }
 
-/// A piece of a body is being taken, and not within another. Until this is dropped, the wake of a connection's
-/// task is held back, on this thread.
+/// A piece of a body is being taken, and not within another. Until this is dropped, the wake of a
+/// connection's task is held back, on this thread.
 pub(super) struct Taking(());
 
 impl Taking {

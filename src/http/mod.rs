@@ -82,7 +82,7 @@ use self::{
         read,
         tables::{self, config, erase, segments},
     },
-    shards::TrunkApi,
+    shards::{Gathered, Reach, TrunkAnswerer, TrunkApi},
     state::{AppState, OpsState, OwnShards},
 };
 use crate::{auth::verb::Verb, cluster::Cluster};
@@ -99,42 +99,42 @@ struct Description;
 /// The routes of the main port that need the open store.
 fn store_routes(surroundings: &Arc<Surroundings>) -> RouteTable<AppState> {
     RouteTable::described(Arc::clone(surroundings), Description::openapi())
-        .direct(Verb::Append, described!(write::write))
-        .direct(Verb::Read, described!(read::read))
-        .route(Verb::Manage, described!(tables::delete_table))
-        .direct(Verb::Append, described!(bulk::write_bulk))
-        .route(Verb::Append, described!(raw::write_raw))
+        .direct(Verb::Append, Reach::Table, described!(write::write))
+        .direct(Verb::Read, Reach::Table, described!(read::read))
+        .route(Verb::Manage, Reach::Table, described!(tables::delete_table))
+        .direct(Verb::Append, Reach::Table, described!(bulk::write_bulk))
+        .route(Verb::Append, Reach::Table, described!(raw::write_raw))
         .options(Verb::Open, "/tables/{table}", cloudevents::handshake)
         .options(Verb::Open, "/tables/{table}/raw", cloudevents::raw_handshake)
-        .route(Verb::Read, described!(tables::list))
-        .route(Verb::Read, described!(tables::partitions))
-        .route(Verb::Read, described!(segments::segments))
-        .route(Verb::Read, described!(config::table_config))
-        .route(Verb::Manage, described!(config::configure_table))
-        .route(Verb::Commit, described!(consumers::groups))
-        .route(Verb::Commit, described!(consumers::offsets))
-        .route(Verb::Rewind, described!(consumers::delete))
-        .route(Verb::Commit, described!(commit::commit))
-        .route(Verb::Rewind, described!(reset::reset))
-        .route(Verb::Commit, described!(consumers::offset))
-        .route(Verb::Operate, described!(numbers::stats))
-        .route(Verb::Operate, described!(settings::settings))
-        .route(Verb::Operate, described!(flush::flush))
-        .route(Verb::Manage, described!(flush::flush_table))
-        .route(Verb::Manage, described!(erase::erase))
-        .route(Verb::Manage, described!(erase::erasure))
+        .route(Verb::Read, Reach::All(Gathered::Tables), described!(tables::list))
+        .route(Verb::Read, Reach::Table, described!(tables::partitions))
+        .route(Verb::Read, Reach::Table, described!(segments::segments))
+        .route(Verb::Read, Reach::Table, described!(config::table_config))
+        .route(Verb::Manage, Reach::Table, described!(config::configure_table))
+        .route(Verb::Commit, Reach::All(Gathered::Groups), described!(consumers::groups))
+        .route(Verb::Commit, Reach::All(Gathered::Group), described!(consumers::offsets))
+        .route(Verb::Rewind, Reach::All(Gathered::GroupDeleted), described!(consumers::delete))
+        .route(Verb::Commit, Reach::BodyTables, described!(commit::commit))
+        .route(Verb::Rewind, Reach::BodyTable, described!(reset::reset))
+        .route(Verb::Commit, Reach::QueryTable, described!(consumers::offset))
+        .route(Verb::Operate, Reach::All(Gathered::Stats), described!(numbers::stats))
+        .route(Verb::Operate, Reach::This, described!(settings::settings))
+        .route(Verb::Operate, Reach::All(Gathered::Flush), described!(flush::flush))
+        .route(Verb::Manage, Reach::TableFlush, described!(flush::flush_table))
+        .route(Verb::Manage, Reach::Table, described!(erase::erase))
+        .route(Verb::Manage, Reach::Table, described!(erase::erasure))
 }
 
 /// Probes, metrics and what the cluster is, which the main port has from the first moment. The metrics name
 /// tables and groups, and where others must show who they are, probes leave names out.
 fn ops_routes(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
-    let probes = probe_routes(surroundings)
-        .route(Verb::Open, described!(probes::readyz))
-        .route(Verb::Open, described!(probes::startupz));
+    let probes = probe_routes(surroundings);
+    let probes = probes.route(Verb::Open, Reach::This, described!(probes::readyz));
+    let probes = probes.route(Verb::Open, Reach::This, described!(probes::startupz));
     let metrics: RouteTable<OpsState> = RouteTable::new(Arc::clone(surroundings));
-    let metrics = metrics.route(Verb::Operate, described!(numbers::metrics));
-    let metrics = metrics.route(Verb::Operate, described!(cluster::cluster));
-    metrics.route(Verb::Operate, described!(cluster::move_shard)).merge(probes)
+    let metrics = metrics.route(Verb::Operate, Reach::This, described!(numbers::metrics));
+    let metrics = metrics.route(Verb::Operate, Reach::This, described!(cluster::cluster));
+    metrics.route(Verb::Operate, Reach::Numbered, described!(cluster::move_shard)).merge(probes)
 }
 
 /// The probes that say the same on every port.
@@ -142,7 +142,7 @@ fn probe_routes(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
     // A probe knows an address only, so it is answered whatever name it asks for.
     let any_name = Arc::new(Surroundings { http: None, ..Surroundings::clone(surroundings) });
     RouteTable::new(any_name)
-        .route(Verb::Open, described!(probes::livez))
+        .route(Verb::Open, Reach::This, described!(probes::livez))
         .get(Verb::Open, "/health", probes::livez)
         .get(Verb::Open, "/healthz", probes::livez)
 }
@@ -211,7 +211,7 @@ pub(crate) fn console_api(state: &AppState) -> RouteTable {
 /// What pages ask within the process: [`console_api`], and resets of consumer groups, which no path leads to.
 pub(crate) fn api_of_pages(state: &AppState) -> PageApi {
     let table: RouteTable<AppState> = console_table(state);
-    let resets = over_stores(table.route(Verb::Rewind, described!(reset::reset)), state);
+    let resets = over_stores(table.route(Verb::Rewind, Reach::BodyTable, described!(reset::reset)), state);
     PageApi::new(console_api(state).merge(resets.below(pages::API)).finish(nothing_here))
 }
 
@@ -234,11 +234,18 @@ fn table(state: AppState) -> RouteTable {
 /// Where trunks of other pods begin. What comes over them is what comes to the main port about tables.
 fn trunks(surroundings: &Arc<Surroundings>, state: &AppState) -> RouteTable {
     let routes = over_stores(store_routes(surroundings), state).finish(nothing_here);
-    let api = TrunkApi { routes: Arc::new(routes), stopping: state.stopping.clone() };
+    let answerer: TrunkAnswerer = Arc::new(move |request, connection| routes.answer(request, connection));
+    let api = TrunkApi { answerer, stopping: state.stopping.clone() };
+    trunk_routes(surroundings).with_state(Arc::new(api))
+}
+
+/// Open, as pods have no right of their own: by the cluster's secret they are known before, and to anybody
+/// else nothing is here.
+fn trunk_routes(surroundings: &Arc<Surroundings>) -> RouteTable<Arc<TrunkApi>> {
     // Pods call each other by names that `http.hosts` need not list: what they pass on has the client's.
     let any_name = Surroundings { http: None, ..Surroundings::clone(surroundings) };
     let table: RouteTable<Arc<TrunkApi>> = RouteTable::new(Arc::new(any_name));
-    table.post(Verb::Open, shards::TRUNK, shards::trunk).with_state(Arc::new(api))
+    table.post(Verb::Open, shards::TRUNK, shards::trunk)
 }
 
 /// Gives handlers of the process their state; what is about one shard goes to the pod that owns it.
@@ -248,7 +255,7 @@ fn over_owners(table: RouteTable<OpsState>, state: &AppState) -> RouteTable {
     };
     table.with_states(|route, maker| {
         let here = maker(Arc::clone(&state.ops));
-        shards.of_process((route.method.as_ref(), route.path.as_str()), here)
+        shards.of_process(route.reach(), here)
     })
 }
 
@@ -256,9 +263,7 @@ fn over_owners(table: RouteTable<OpsState>, state: &AppState) -> RouteTable {
 /// about.
 fn over_stores(table: RouteTable<AppState>, state: &AppState) -> RouteTable {
     let Some(OwnShards { shards, stores }) = &state.shards else { return table.with_state(state.clone()) };
-    table.with_states(|route, maker| {
-        shards.endpoint((route.method.as_ref(), route.path.as_str()), stores, maker)
-    })
+    table.with_states(|route, maker| shards.endpoint(route.reach(), stores, maker))
 }
 
 /// The cluster whose pods pass requests on.
@@ -375,48 +380,54 @@ mod tests {
     }
 
     #[test]
-    fn every_route_says_what_it_does() {
+    fn every_route_says_what_it_does_and_which_shards_it_is_about() {
         let surroundings = Arc::default();
         let store = store_routes(&surroundings);
         let ops = ops_routes(&surroundings);
+        let trunks = trunk_routes(&surroundings);
         let routes: Vec<_> = store
             .verbs()
             .chain(ops.verbs())
-            .map(|route| (route.method.as_ref().unwrap().as_str(), route.path.as_str(), route.verb))
+            .chain(trunks.verbs())
+            .map(|route| {
+                (route.method.as_ref().unwrap().as_str(), route.path.as_str(), route.verb, route.reach)
+            })
             .collect();
         let expected = [
-            ("POST", "/tables/{table}", Verb::Append),
-            ("GET", "/tables/{table}", Verb::Read),
-            ("DELETE", "/tables/{table}", Verb::Manage),
-            ("POST", "/tables/{table}/bulk", Verb::Append),
-            ("POST", "/tables/{table}/raw", Verb::Append),
-            ("OPTIONS", "/tables/{table}", Verb::Open),
-            ("OPTIONS", "/tables/{table}/raw", Verb::Open),
-            ("GET", "/tables", Verb::Read),
-            ("GET", "/tables/{table}/partitions", Verb::Read),
-            ("GET", "/tables/{table}/segments", Verb::Read),
-            ("GET", "/tables/{table}/config", Verb::Read),
-            ("PUT", "/tables/{table}/config", Verb::Manage),
-            ("GET", "/consumers", Verb::Commit),
-            ("GET", "/consumers/{group}", Verb::Commit),
-            ("DELETE", "/consumers/{group}", Verb::Rewind),
-            ("POST", "/consumers/{group}/commit", Verb::Commit),
-            ("POST", "/consumers/{group}/reset", Verb::Rewind),
-            ("GET", "/consumers/{group}/offset", Verb::Commit),
-            ("GET", "/stats", Verb::Operate),
-            ("GET", "/settings", Verb::Operate),
-            ("POST", "/flush", Verb::Operate),
-            ("POST", "/tables/{table}/flush", Verb::Manage),
-            ("POST", "/tables/{table}/erase", Verb::Manage),
-            ("GET", "/tables/{table}/erase/{id}", Verb::Manage),
-            ("GET", "/metrics", Verb::Operate),
-            ("GET", "/cluster", Verb::Operate),
-            ("POST", "/cluster/shards/{shard}/move", Verb::Operate),
-            ("GET", "/livez", Verb::Open),
-            ("GET", "/health", Verb::Open),
-            ("GET", "/healthz", Verb::Open),
-            ("GET", "/readyz", Verb::Open),
-            ("GET", "/startupz", Verb::Open),
+            ("POST", "/tables/{table}", Verb::Append, Reach::Table),
+            ("GET", "/tables/{table}", Verb::Read, Reach::Table),
+            ("DELETE", "/tables/{table}", Verb::Manage, Reach::Table),
+            ("POST", "/tables/{table}/bulk", Verb::Append, Reach::Table),
+            ("POST", "/tables/{table}/raw", Verb::Append, Reach::Table),
+            ("OPTIONS", "/tables/{table}", Verb::Open, Reach::This),
+            ("OPTIONS", "/tables/{table}/raw", Verb::Open, Reach::This),
+            ("GET", "/tables", Verb::Read, Reach::All(Gathered::Tables)),
+            ("GET", "/tables/{table}/partitions", Verb::Read, Reach::Table),
+            ("GET", "/tables/{table}/segments", Verb::Read, Reach::Table),
+            ("GET", "/tables/{table}/config", Verb::Read, Reach::Table),
+            ("PUT", "/tables/{table}/config", Verb::Manage, Reach::Table),
+            ("GET", "/consumers", Verb::Commit, Reach::All(Gathered::Groups)),
+            ("GET", "/consumers/{group}", Verb::Commit, Reach::All(Gathered::Group)),
+            ("DELETE", "/consumers/{group}", Verb::Rewind, Reach::All(Gathered::GroupDeleted)),
+            ("POST", "/consumers/{group}/commit", Verb::Commit, Reach::BodyTables),
+            ("POST", "/consumers/{group}/reset", Verb::Rewind, Reach::BodyTable),
+            ("GET", "/consumers/{group}/offset", Verb::Commit, Reach::QueryTable),
+            ("GET", "/stats", Verb::Operate, Reach::All(Gathered::Stats)),
+            ("GET", "/settings", Verb::Operate, Reach::This),
+            ("POST", "/flush", Verb::Operate, Reach::All(Gathered::Flush)),
+            ("POST", "/tables/{table}/flush", Verb::Manage, Reach::TableFlush),
+            ("POST", "/tables/{table}/erase", Verb::Manage, Reach::Table),
+            ("GET", "/tables/{table}/erase/{id}", Verb::Manage, Reach::Table),
+            ("GET", "/metrics", Verb::Operate, Reach::This),
+            ("GET", "/cluster", Verb::Operate, Reach::This),
+            ("POST", "/cluster/shards/{shard}/move", Verb::Operate, Reach::Numbered),
+            ("GET", "/livez", Verb::Open, Reach::This),
+            ("GET", "/health", Verb::Open, Reach::This),
+            ("GET", "/healthz", Verb::Open, Reach::This),
+            ("GET", "/readyz", Verb::Open, Reach::This),
+            ("GET", "/startupz", Verb::Open, Reach::This),
+            // Of clusters only.
+            ("POST", "/cluster/trunk/1", Verb::Open, Reach::This),
         ];
         assert_eq!(routes, expected);
 

@@ -169,7 +169,7 @@ impl PageApi {
         // An answer that is cut off does not end the connection: the page says so.
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = headers;
-        Box::pin(self.routes.answer(request, Arc::clone(&visitor.connection))).await
+        self.routes.answer(request, Arc::clone(&visitor.connection)).await
     }
 }
 

@@ -6,7 +6,7 @@ use axum::{
     Router,
     extract::{Request, State},
     handler::Handler,
-    http::Method,
+    http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{
@@ -33,13 +33,16 @@ pub(super) type AnswerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 /// One of axum's handlers with its state.
 pub(super) type HandlerEndpoint = Arc<dyn Fn(Request) -> AnswerFuture + Send + Sync>;
 /// An answer of a direct handler that is being made.
-pub(super) type DirectFuture = Pin<Box<dyn Future<Output = RouteAnswer> + Send>>;
+pub(super) type DirectFuture = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 /// Gives a handler its state.
 pub(super) type HandlerMaker<S> = Box<dyn Fn(S) -> HandlerEndpoint + Send + Sync>;
 /// A direct handler with its state.
 pub(super) type DirectEndpoint = Arc<dyn Fn(RouteRequest) -> DirectFuture + Send + Sync>;
 /// An answer of either that is being made.
-pub(super) type EndpointFuture = Either<Map<AnswerFuture, fn(Response) -> RouteAnswer>, DirectFuture>;
+pub(super) type EndpointFuture = Either<
+    Map<AnswerFuture, fn(Response) -> RouteAnswer>,
+    Map<DirectFuture, fn(Result<Response, Problem>) -> RouteAnswer>,
+>;
 
 /// A handler with its state.
 #[derive(Clone)]
@@ -72,7 +75,7 @@ impl Endpoint {
         S: Clone + Send + Sync + 'static,
     {
         Self::Direct(Arc::new(move |request: RouteRequest| -> DirectFuture {
-            Box::pin(handler(State(state.clone()), request).map(RouteAnswer::from))
+            Box::pin(handler(State(state.clone()), request))
         }))
     }
 
@@ -94,7 +97,8 @@ impl Endpoint {
             }
             Self::Direct(handler) => {
                 let (parts, _) = request.into_parts();
-                Either::Right(handler(RouteRequest { parts, scope }))
+                let answered: fn(Result<Response, Problem>) -> RouteAnswer = RouteAnswer::from;
+                Either::Right(handler(RouteRequest { parts, scope }).map(answered))
             }
         }
     }
@@ -104,7 +108,8 @@ impl Endpoint {
         match self {
             Self::Handler(handler) => handler,
             Self::Direct(handler) => Arc::new(move |request: Request| -> AnswerFuture {
-                Box::pin(handler(request.into()).map(RouteAnswer::into_response))
+                let answered = |answer| RouteAnswer::from(answer).into_response();
+                Box::pin(handler(request.into()).map(answered))
             }),
         }
     }
@@ -204,9 +209,39 @@ pub(super) struct Route {
     pub counts: HttpCounts,
 }
 
+impl Route {
+    /// One that no request is meant for: it answers what others do not take.
+    pub(super) fn without_verb(path: &str, surroundings: Arc<Surroundings>, endpoint: Endpoint) -> Self {
+        Self { method: None, verb: None, surroundings, endpoint, counts: HttpCounts::new(path) }
+    }
+
+    /// Answers methods that no route of a path takes; `None` if one takes any.
+    pub(super) fn of_other_methods(path: &str, routes: &[Self]) -> Option<Self> {
+        let mut known = Vec::new();
+        for method in routes.iter().map(|route| route.method.as_ref()) {
+            let method = method?;
+            known.push(method.as_str());
+            if method == Method::GET {
+                known.push("HEAD");
+            }
+        }
+        let allow = HeaderValue::from_str(&known.join(",")).ok()?;
+        let endpoint = Endpoint::Handler(Arc::new(move |_: Request| -> AnswerFuture {
+            let response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow.clone())]).into_response();
+            Box::pin(std::future::ready(response))
+        }));
+        Some(Self::without_verb(path, Arc::clone(&routes.first()?.surroundings), endpoint))
+    }
+
+    /// Whether it answers requests with this method.
+    pub(super) fn takes(&self, method: &Method) -> bool {
+        self.method.as_ref().is_none_or(|own| own == method || (own == Method::GET && method == Method::HEAD))
+    }
+}
+
 /// The route of a request.
-pub(super) struct FoundRoute<'a> {
-    pub route: &'a Route,
+pub(super) struct FoundRoute {
+    pub route: Arc<Route>,
     /// What the request's path says for the `{names}` of the route's.
     pub parameters: PathParameters,
 }

@@ -1,6 +1,6 @@
-//! The route table of a port. A route can only be added together with its verb, and with what surrounds it.
-//! The finished table finds a request's route itself: a router that boxes and clones what is below each layer
-//! would cost an append a quarter of its time.
+//! The route table of a port. A route can only be added together with its verb, with the shards that it is
+//! about, and with what surrounds it. The finished table finds a request's route itself: a router that boxes
+//! and clones what is below each layer would cost an append a quarter of its time.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc};
 
@@ -9,10 +9,9 @@ use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
     handler::Handler,
-    http::{self, HeaderValue, Method, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{self, HeaderValue, Method, header},
+    response::Response,
 };
-use futures_util::FutureExt;
 use tokio::time::Instant;
 use utoipa::openapi::{Components, OpenApi};
 use utoipa_axum::router::UtoipaMethodRouter;
@@ -23,6 +22,7 @@ use super::{
     error_page::{self, ErrorPage},
     route::{AnswerFuture, Endpoint, FoundRoute, HandlerEndpoint, HandlerMaker, Route, Surroundings},
     scope::{MOST_NAMES, PathParameters, RouteRequest},
+    shards::{Reach, RouteReach},
     shared_body::{SentBody, SharedBody},
     surround::surround,
 };
@@ -64,13 +64,27 @@ pub(super) struct RouteVerb {
     pub path: String,
     /// What it does.
     pub verb: Verb,
+    /// Which shards it is about.
+    pub reach: Reach,
+}
+
+impl RouteVerb {
+    /// Of a route that each pod answers by itself.
+    fn of_this_pod(verb: Verb, method: Option<Method>, path: &str) -> Self {
+        Self { method, path: path.to_owned(), verb, reach: Reach::This }
+    }
+
+    /// What decides by whom its requests are answered.
+    pub(super) fn reach(&self) -> RouteReach<'_> {
+        RouteReach { path: &self.path, verb: self.verb, reach: self.reach }
+    }
 }
 
 /// The finished routes of a port.
 pub struct Routes {
-    paths: matchit::Router<Vec<Route>>,
+    paths: matchit::Router<Vec<Arc<Route>>>,
     /// Answers requests for paths that no route has.
-    otherwise: Route,
+    otherwise: Arc<Route>,
     /// Shows errors where people look.
     error_page: Option<ErrorPage>,
 }
@@ -90,27 +104,37 @@ where
     }
 
     /// Adds a described route, as [`described!`] gives it.
-    pub(super) fn route<H, T>(self, verb: Verb, (described, handler): (UtoipaMethodRouter<S>, H)) -> Self
+    pub(super) fn route<H, T>(
+        self,
+        verb: Verb,
+        reach: Reach,
+        (described, handler): (UtoipaMethodRouter<S>, H),
+    ) -> Self
     where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.described_as(verb, described, || of_handler(handler.clone()))
+        self.described_as((verb, reach), described, || of_handler(handler.clone()))
     }
 
     /// The same, for a handler that many requests reach: it takes the request and returns the answer as they
     /// are, with nothing of axum between.
-    pub(super) fn direct<H, F>(self, verb: Verb, (described, handler): (UtoipaMethodRouter<S>, H)) -> Self
+    pub(super) fn direct<H, F>(
+        self,
+        verb: Verb,
+        reach: Reach,
+        (described, handler): (UtoipaMethodRouter<S>, H),
+    ) -> Self
     where
         H: Fn(State<S>, RouteRequest) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
-        self.described_as(verb, described, || of_direct(handler.clone()))
+        self.described_as((verb, reach), described, || of_direct(handler.clone()))
     }
 
     fn described_as(
         self,
-        verb: Verb,
+        (verb, reach): (Verb, Reach),
         (schemas, paths, _): UtoipaMethodRouter<S>,
         endpoint: impl Fn() -> Stateless<S>,
     ) -> Self {
@@ -123,7 +147,8 @@ where
                 (Method::DELETE, &item.delete),
             ];
             for (method, _) in operations.into_iter().filter(|(_, operation)| operation.is_some()) {
-                table = table.add(verb, Some(method), path, endpoint());
+                let route = RouteVerb { reach, ..RouteVerb::of_this_pod(verb, Some(method), path) };
+                table = table.add(route, endpoint());
             }
         }
         let components = table.description.components.get_or_insert_with(Components::new);
@@ -137,44 +162,43 @@ where
         table
     }
 
-    /// Adds a `GET` that is not described.
+    /// Adds a `GET` that is not described, and that each pod answers by itself.
     pub(crate) fn get<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.add(verb, Some(Method::GET), path, of_handler(handler))
+        self.add(RouteVerb::of_this_pod(verb, Some(Method::GET), path), of_handler(handler))
     }
 
-    /// Adds a `POST` that is not described.
+    /// Adds a `POST` of this kind.
     pub(crate) fn post<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.add(verb, Some(Method::POST), path, of_handler(handler))
+        self.add(RouteVerb::of_this_pod(verb, Some(Method::POST), path), of_handler(handler))
     }
 
-    /// Adds an `OPTIONS` that is not described.
+    /// Adds an `OPTIONS` of this kind.
     pub(super) fn options<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.add(verb, Some(Method::OPTIONS), path, of_handler(handler))
+        self.add(RouteVerb::of_this_pod(verb, Some(Method::OPTIONS), path), of_handler(handler))
     }
 
-    /// Adds a `PUT` that is not described.
+    /// Adds a `PUT` of this kind.
     pub(super) fn put<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.add(verb, Some(Method::PUT), path, of_handler(handler))
+        self.add(RouteVerb::of_this_pod(verb, Some(Method::PUT), path), of_handler(handler))
     }
 
-    fn add(mut self, verb: Verb, method: Option<Method>, path: &str, endpoint: Stateless<S>) -> Self {
-        let route = RouteVerb { method, path: path.to_owned(), verb };
+    fn add(mut self, route: RouteVerb, endpoint: Stateless<S>) -> Self {
         self.routes.push(AddedRoute { route, surroundings: Arc::clone(&self.surroundings), endpoint });
         self
     }
@@ -183,7 +207,8 @@ where
     pub(super) fn add_router(self, verb: Verb, paths: &[&str], router: Router) -> Self {
         paths.iter().fold(self, |table, path| {
             let router = router.clone();
-            table.add(verb, None, path, Box::new(move |_: S| Endpoint::of_router(router.clone())))
+            let endpoint = Box::new(move |_: S| Endpoint::of_router(router.clone()));
+            table.add(RouteVerb::of_this_pod(verb, None, path), endpoint)
         })
     }
 
@@ -267,7 +292,8 @@ impl RouteTable {
         let endpoint = of_handler(otherwise)(());
         let unmatched = Route::without_verb("unmatched", Arc::clone(&self.surroundings), endpoint);
         let mut by_path: BTreeMap<String, Vec<Route>> = BTreeMap::new();
-        for AddedRoute { route: RouteVerb { method, path, verb }, surroundings, endpoint } in self.routes {
+        for AddedRoute { route, surroundings, endpoint } in self.routes {
+            let RouteVerb { method, path, verb, .. } = route;
             let route = Route {
                 method,
                 verb: Some(verb),
@@ -281,60 +307,37 @@ impl RouteTable {
         for (path, mut routes) in by_path {
             assert!(path.matches('{').count() <= MOST_NAMES, "route {path}: too many names");
             routes.extend(Route::of_other_methods(&path, &routes));
+            let routes = routes.into_iter().map(Arc::new).collect();
             if let Err(error) = paths.insert(path.as_str(), routes) {
                 panic!("route {path}: {error}");
             }
         }
-        Routes { paths, otherwise: unmatched, error_page: self.error_page }
-    }
-}
-
-impl Route {
-    fn without_verb(path: &str, surroundings: Arc<Surroundings>, endpoint: Endpoint) -> Self {
-        Self { method: None, verb: None, surroundings, endpoint, counts: HttpCounts::new(path) }
-    }
-
-    /// Answers methods that no route of a path takes; `None` if one takes any.
-    fn of_other_methods(path: &str, routes: &[Self]) -> Option<Self> {
-        let mut known = Vec::new();
-        for method in routes.iter().map(|route| route.method.as_ref()) {
-            let method = method?;
-            known.push(method.as_str());
-            if method == Method::GET {
-                known.push("HEAD");
-            }
-        }
-        let allow = HeaderValue::from_str(&known.join(",")).ok()?;
-        let endpoint = Endpoint::Handler(Arc::new(move |_: Request| -> AnswerFuture {
-            let response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow.clone())]).into_response();
-            Box::pin(std::future::ready(response))
-        }));
-        Some(Self::without_verb(path, Arc::clone(&routes.first()?.surroundings), endpoint))
-    }
-
-    fn takes(&self, method: &Method) -> bool {
-        self.method.as_ref().is_none_or(|own| own == method || (own == Method::GET && method == Method::HEAD))
+        Routes { paths, otherwise: Arc::new(unmatched), error_page: self.error_page }
     }
 }
 
 impl Routes {
-    /// Answers a request that arrived on a connection. The future that is returned has room for the request
-    /// once: that of an `async fn` would have room for it twice, as it keeps its argument too.
+    /// Answers a request that arrived on a connection. The future is in a box from the beginning: it is
+    /// large, and would be moved by each that passes it on.
     pub fn answer<B: Into<SentBody>>(
         &self,
         request: http::Request<B>,
         connection: Arc<Connection>,
-    ) -> impl Future<Output = Response> {
+    ) -> AnswerFuture {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let body = SharedBody::of(body.into(), &parts.headers);
         let request = Request::from_parts(parts, Body::empty());
         let is_head = request.method() == Method::HEAD;
         let page = self.error_page.filter(|_| error_page::is_looked_at(request.uri().path()));
-        let answering = surround(started, self.find(&request), request, body, connection);
-        answering.then(move |response| async move {
+        let answering = Box::pin(surround(started, self.find(&request), request, body, connection));
+        if page.is_none() && !is_head {
+            return answering;
+        }
+        Box::pin(async move {
+            let response = answering.await;
             let response = match page {
-                Some(page) => Box::pin(error_page::shown(page, response)).await,
+                Some(page) => error_page::shown(page, response).await,
                 None => response,
             };
             if is_head { without_body(response) } else { response }
@@ -342,14 +345,14 @@ impl Routes {
     }
 
     /// The route of a request.
-    fn find(&self, request: &Request) -> FoundRoute<'_> {
+    fn find(&self, request: &Request) -> FoundRoute {
         let path = request.uri().path();
         let Ok(found) = self.paths.at(path) else {
-            return FoundRoute { route: &self.otherwise, parameters: PathParameters::default() };
+            return FoundRoute { route: Arc::clone(&self.otherwise), parameters: PathParameters::default() };
         };
         let route = found.value.iter().find(|route| route.takes(request.method()));
         let parameters = PathParameters::of(path, found.params.iter().map(|(_, value)| value));
-        FoundRoute { route: route.unwrap_or(&self.otherwise), parameters }
+        FoundRoute { route: Arc::clone(route.unwrap_or(&self.otherwise)), parameters }
     }
 }
 
@@ -357,7 +360,7 @@ impl Routes {
 impl From<Router> for Routes {
     fn from(router: Router) -> Self {
         let otherwise = Route::without_verb("unmatched", Arc::default(), Endpoint::of_router(router));
-        Self { paths: matchit::Router::new(), otherwise, error_page: None }
+        Self { paths: matchit::Router::new(), otherwise: Arc::new(otherwise), error_page: None }
     }
 }
 
@@ -398,6 +401,7 @@ mod tests {
     use axum::{
         body::Body,
         http::{Method, Request, StatusCode, header},
+        response::IntoResponse,
     };
     use http_body_util::BodyExt;
     use serde_json::Value;
@@ -478,7 +482,8 @@ mod tests {
         ];
         for endpoint in endpoints {
             let table: RouteTable = RouteTable::new(Arc::default());
-            let table = table.add(Verb::Append, Some(Method::POST), "/t/{name}", endpoint);
+            let route = RouteVerb::of_this_pod(Verb::Append, Some(Method::POST), "/t/{name}");
+            let table = table.add(route, endpoint);
             let routes = table.finish(|| async { StatusCode::NOT_FOUND });
             let (status, answer) = problem(&routes, Method::POST, "/t/a%20b").await;
             assert_eq!((status.as_u16(), &answer["name"]), (200, &"a b".into()), "{answer}");

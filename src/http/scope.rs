@@ -97,6 +97,9 @@ impl RequestScope {
     /// 400 if it is not UTF-8.
     pub(super) fn named<'u>(&self, uri: &'u Uri, place: usize) -> Result<Cow<'u, str>, Problem> {
         let sent = self.parameters.of_path(uri.path(), place).unwrap_or_default();
+        if !sent.contains('%') {
+            return Ok(Cow::Borrowed(sent));
+        }
         let text = percent_decode_str(sent).decode_utf8();
         text.map_err(|error| {
             Problem::new(Code::BadPath, format!("the path has a name that is not UTF-8: {error}"))

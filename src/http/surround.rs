@@ -36,12 +36,12 @@ use crate::auth::{caller::Caller, policy::Resource, sender::ShownBy, sessions, v
 /// is in that one's audit log and among its errors.
 pub(super) async fn surround(
     started: Instant,
-    FoundRoute { route, parameters }: FoundRoute<'_>,
+    FoundRoute { route, parameters }: FoundRoute,
     mut request: Request,
     body: Option<SharedBody>,
     mut connection: Arc<Connection>,
 ) -> Response {
-    let surroundings = &*route.surroundings;
+    let (route, surroundings) = (&*route, &*route.surroundings);
     if let Some(http) = &surroundings.http {
         connection = forwarded::attribute(connection, request.headers(), &http.trusted_proxies);
     }

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use crate::http::{
@@ -38,8 +38,6 @@ impl Watched {
     }
 }
 
-type WatchedAnswer = Pin<Box<dyn Future<Output = Result<Response<WatchedBody>, Infallible>> + Send>>;
-
 impl Service<Request<Incoming>> for Watched {
     type Response = Response<WatchedBody>;
     type Error = Infallible;
@@ -47,24 +45,37 @@ impl Service<Request<Incoming>> for Watched {
 
     fn call(&self, request: Request<Incoming>) -> WatchedAnswer {
         let connection = Arc::clone(&self.connection);
-        let under_way = connection.request();
+        let under_way = Some(connection.request());
         let version = request.version();
         let request = request.map(|body| SentBody::of_client(body, version));
-        let routes = (self.routes)();
-        Box::pin(async move {
-            let answer = routes.answer(request, Arc::clone(&connection)).await;
-            // In HTTP/1.0 an answer without a length ends where the connection ends. Until the body is whole,
-            // the connection must not end cleanly: the client would take a part for the whole.
-            let ends_with_connection = version <= Version::HTTP_10 && !has_length(&answer);
-            if ends_with_connection {
-                connection.set_unfinished(true);
-            }
-            Ok(answer.map(|body| WatchedBody {
-                body,
-                ends_with: ends_with_connection.then_some(connection),
-                _under_way: under_way,
-            }))
-        })
+        let answering = (self.routes)().answer(request, Arc::clone(&connection));
+        WatchedAnswer { answering, under_way, connection, version }
+    }
+}
+
+/// An answer that is being made.
+pub(super) struct WatchedAnswer {
+    answering: Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
+    /// Until the answer has it.
+    under_way: Option<CountGuard>,
+    connection: Arc<Connection>,
+    version: Version,
+}
+
+impl Future for WatchedAnswer {
+    type Output = Result<Response<WatchedBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.answering.as_mut().poll(context));
+        // In HTTP/1.0 an answer without a length ends where the connection ends. Until the body is whole, the
+        // connection must not end cleanly: the client would take a part for the whole.
+        let ends_with_connection = self.version <= Version::HTTP_10 && !has_length(&answer);
+        if ends_with_connection {
+            self.connection.set_unfinished(true);
+        }
+        let under_way = self.under_way.take();
+        let ends_with = ends_with_connection.then(|| Arc::clone(&self.connection));
+        Poll::Ready(Ok(answer.map(|body| WatchedBody { body, ends_with, _under_way: under_way })))
     }
 }
 
@@ -77,7 +88,7 @@ pub(super) struct WatchedBody {
     body: Body,
     /// The connection, if the end of the answer is the end of the connection.
     ends_with: Option<Arc<Connection>>,
-    _under_way: CountGuard,
+    _under_way: Option<CountGuard>,
 }
 
 impl HttpBody for WatchedBody {

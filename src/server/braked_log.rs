@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::sleep;
 
+use super::engine::Disk;
 use contracts::shared_log::{EntryKind, LogEntry, LogError, LogSeq, LogSize, SharedLog};
-use hot_rocksdb::disk::Disk;
 
 /// How long whoever asks in vain is kept waiting: each time is a line of the pod's log.
 const SHORT_WAIT: Duration = Duration::from_secs(5);

@@ -16,10 +16,11 @@ use super::{
     braked_log::BrakedLog,
     bucket_watch,
     copy_volume::open_copy_volume,
+    engine::{EngineParts, OpenEngine, ServedVolume, SharedMemory},
     flush_all::{FlushAll, OwnersFlush},
     log_watch,
     logs::{KnownLog, NatsLogs},
-    open::{AppMaker, Ground, ObservedNow, Startup, close, cold_options, show_to_operators, writer_options},
+    open::{AppMaker, Ground, ObservedNow, Startup, cold_options, show_to_operators},
     shards::{JoinedCluster, of_shard, shard_parts},
     terms::CopyTerms,
 };
@@ -42,7 +43,6 @@ use contracts::{
     clock::SystemClock, cold::ColdTier, engine::Engine, error::StorageError, fence::Fence, flusher::Flush,
     metrics, shards::Shard,
 };
-use hot_rocksdb::{HotParts, RocksHot, options::SharedMemory, rocksdb::Db};
 
 /// How long a copy may take to end once it was told to.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ struct OpenCopy {
     copy: Arc<OwnCopy>,
     runner: CopyRunner,
     settings: Settings,
-    db: Arc<Db>,
+    volume: ServedVolume,
     hot: Arc<dyn Engine>,
     writer: CopyTask,
     ground: Ground,
@@ -69,7 +69,7 @@ struct OpenCopy {
 /// A copy that runs.
 pub(super) struct RunningCopy {
     copy: Arc<OwnCopy>,
-    db: Arc<Db>,
+    volume: ServedVolume,
     writer: CopyTask,
     follower: CopyTask,
     terms: AbortOnDropHandle<Infallible>,
@@ -144,19 +144,16 @@ impl Startup {
             let ground = self.ground(at, &joined.disk, Some(joined.objects.of_shard(shard)));
             let files = self.volume_files(count);
             Box::pin(async move {
-                let (db, catalog) =
+                let found =
                     open_copy_volume(&part, (shard, &joined.cluster.record), (memory.clone(), files)).await?;
-                let hot_parts = HotParts {
-                    db: Arc::clone(&db),
-                    catalog,
+                let parts = EngineParts {
                     disk: Arc::clone(&ground.disk),
                     clock: SystemClock::shared(),
                     fence: Arc::new(Fence::default()),
                     heartbeat: Arc::clone(&ground.heartbeats.writer),
                 };
-                let (hot, writer) = RocksHot::new(hot_parts, writer_options(&part))?;
-                let hot: Arc<dyn Engine> = hot;
-                let writer = AbortOnDropHandle::new(task::spawn(writer.run()));
+                let OpenEngine { hot, writer, volume } = found.serve(parts, &part)?;
+                let writer = AbortOnDropHandle::new(task::spawn(writer));
                 let cold = to_recover_from(&part, joined.objects.of_shard(shard));
                 let mark = hot.log_mark().await?;
                 let known = mark
@@ -177,7 +174,7 @@ impl Startup {
                     progress: Arc::clone(&ground.progress),
                 });
                 let copy = Arc::new(OwnCopy::new(number, copy));
-                Ok::<_, ServerError>(OpenCopy { copy, runner, settings: part, db, hot, writer, ground })
+                Ok::<_, ServerError>(OpenCopy { copy, runner, settings: part, volume, hot, writer, ground })
             })
         });
         try_join_all(opening).await
@@ -227,7 +224,7 @@ fn flush_of(stores: &Arc<[Arc<OwnedStore<App>>]>) -> Arc<dyn Flush> {
 impl OpenCopy {
     /// Follows the log from now on, and serves whenever the copy owns its shard.
     fn start(self, apps: &AppMaker, store: &Arc<OwnedStore<App>>) -> Option<RunningCopy> {
-        let Self { copy, runner, settings, db, hot, writer, ground } = self;
+        let Self { copy, runner, settings, volume, hot, writer, ground } = self;
         let terms = CopyTerms {
             settings,
             hot,
@@ -241,7 +238,7 @@ impl OpenCopy {
         let follower = task::spawn(follow(Arc::clone(&copy), runner, stop.clone()));
         Some(RunningCopy {
             copy,
-            db,
+            volume,
             writer,
             follower: AbortOnDropHandle::new(follower),
             terms: AbortOnDropHandle::new(task::spawn(terms.run())),
@@ -321,7 +318,7 @@ impl RunningCopy {
 
     /// Ends it; nothing is flushed, as nothing is only here.
     async fn stop(self, until: Instant) {
-        let Self { copy, db, writer, mut follower, terms, stop } = self;
+        let Self { copy, volume, writer, mut follower, terms, stop } = self;
         stop.cancel();
         if copy.stopped().is_none() && timeout_at(until, &mut follower).await.is_err() {
             warn!(shard = copy.shard, "the copy did not end in time");
@@ -331,7 +328,7 @@ impl RunningCopy {
         drop(terms.await);
         writer.abort();
         drop(writer.await);
-        close(db).await;
+        volume.close().await;
     }
 }
 

@@ -9,15 +9,14 @@ use std::{
 use tracing::error;
 
 use super::{
+    engine::{FoundVolume, SharedMemory, open_volume},
     error::ServerError,
-    open::{FoundVolume, open_volume},
     shard_mark,
     shards::make_directory,
 };
 use crate::settings::Settings;
 use cold_s3::cluster::ClusterRecord;
 use contracts::{error::StorageError, shards::Shard};
-use hot_rocksdb::options::SharedMemory;
 
 /// Opens the volume of a copy. A damaged one is set aside, and an empty one opened instead.
 ///

@@ -9,6 +9,7 @@ mod copy_volume;
 mod descriptors;
 #[cfg(feature = "bench")]
 mod discard;
+pub(crate) mod engine;
 mod error;
 mod flush_all;
 pub(crate) mod leave;
@@ -41,6 +42,7 @@ use self::{
     access::AuditKeeper,
     copies::RunningCopy,
     descriptors::Descriptors,
+    engine::Disk,
     open::{OpenStore, Startup},
     ports::Ports,
     reload::WatchedFiles,
@@ -63,7 +65,6 @@ use contracts::{
     error::Overload,
     metrics::{self, Bounds},
 };
-use hot_rocksdb::disk::Disk;
 use tiering::StoreError;
 
 /// Bytes of memory that bodies on the admin port may take together.

@@ -1,13 +1,20 @@
-//! Opens the volume and the store on it, and gathers what the routes work with. This is where an engine and a
-//! kind of bucket are chosen.
+//! Opens the volume and the store on it, and gathers what the routes work with. This is where a kind of
+//! bucket is chosen; the engine is in `engine`.
 
 use std::sync::Arc;
 
-use tokio::{sync::Mutex, task, time::Instant};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
 
-use super::{RunningStore, ServerError, descriptors::Descriptors, flush_all::FlushAll, shard_mark};
+use super::{
+    RunningStore, ServerError,
+    descriptors::Descriptors,
+    engine::{
+        Disk, EngineParts, FoundVolume, OpenEngine, ServedVolume, SharedMemory, open_disk, open_volume,
+    },
+    flush_all::FlushAll,
+    shard_mark,
+};
 use crate::{
     cluster::{client::PodClient, secret::SecretFile},
     http::{
@@ -28,14 +35,6 @@ use cold_s3::{
 use contracts::{
     bucket::BucketState, clock::SystemClock, cold::ColdTier, engine::Engine, erasure::Erasures,
     error::Overload, fence::Fence, flusher::Flush, progress::Progress,
-};
-use hot_rocksdb::{
-    HotParts, RocksHot,
-    catalog::SharedCatalog,
-    disk::Disk,
-    options::{OpenOptions, SharedMemory},
-    request::WriterOptions,
-    rocksdb::Db,
 };
 use tiering::{Options, Parts, Store};
 
@@ -58,7 +57,7 @@ pub(super) struct Startup {
 /// A volume with a store on it.
 pub(super) struct OpenStore {
     /// The volume.
-    pub(super) db: Arc<Db>,
+    pub(super) volume: ServedVolume,
     /// The store.
     pub(super) store: Store,
 }
@@ -68,9 +67,6 @@ pub(super) type ObservedNow = Box<dyn Fn() -> Vec<SeenStore> + Send + Sync>;
 
 /// Makes what the main port's handlers work with, over a store.
 pub(super) type AppMaker = Arc<dyn Fn(&Store) -> App + Send + Sync>;
-
-/// A volume, and what was found on it.
-pub(super) type FoundVolume = (Arc<Db>, Arc<SharedCatalog>);
 
 /// What a store is opened on beside its volume.
 pub(super) struct Ground {
@@ -163,26 +159,20 @@ impl Startup {
 /// [`ServerError`] if volume and bucket do not belong together.
 pub(super) async fn open_store(
     settings: &Settings,
-    (db, catalog): FoundVolume,
+    volume: FoundVolume,
     ground: Ground,
 ) -> Result<OpenStore, ServerError> {
     let Ground { disk, objects, heartbeats, bucket, progress } = ground;
     let clock = SystemClock::shared();
     let fence = Arc::new(Fence::default());
-    let parts = HotParts {
-        db: Arc::clone(&db),
-        catalog,
-        disk,
-        clock: Arc::clone(&clock),
-        fence: Arc::clone(&fence),
-        heartbeat: heartbeats.writer,
-    };
-    let (hot, writer) = RocksHot::new(parts, writer_options(settings))?;
+    let (shared_clock, shared_fence) = (Arc::clone(&clock), Arc::clone(&fence));
+    let parts = EngineParts { disk, clock: shared_clock, fence: shared_fence, heartbeat: heartbeats.writer };
+    let OpenEngine { hot, writer, volume } = volume.serve(parts, settings)?;
     let cold =
         objects.map(|objects| Arc::new(S3Cold::new(objects, cold_options(settings))) as Arc<dyn ColdTier>);
     let parts = Parts {
         hot,
-        writer: Some(Box::pin(writer.run())),
+        writer: Some(writer),
         cold,
         clock,
         fence,
@@ -191,7 +181,7 @@ pub(super) async fn open_store(
         bucket,
     };
     let store = Store::open(parts, store_options(settings)).await?;
-    Ok(OpenStore { db, store })
+    Ok(OpenStore { volume, store })
 }
 
 /// The memory that requests of the main port share.
@@ -245,63 +235,6 @@ pub(super) fn show_to_operators(
     drop(app.ops.store.set(Arc::new(observed)));
 }
 
-/// Closes a volume that nobody uses any more.
-pub(super) async fn close(db: Arc<Db>) {
-    match task::spawn_blocking(move || db.close()).await {
-        Ok(Ok(())) => info!("volume closed"),
-        Ok(Err(error)) => warn!(%error, "the volume was not closed cleanly; its log has everything"),
-        Err(error) => error!(%error, "closing the volume failed"),
-    }
-}
-
-/// How full the disk is on which the data directory is.
-///
-/// # Errors
-/// [`ServerError::Io`] if nobody can tell.
-pub(super) fn open_disk(settings: &Settings) -> Result<Arc<Disk>, ServerError> {
-    let disk = Disk::new(&settings.process.data_dir, settings.disk);
-    let data_dir = settings.process.data_dir.display();
-    let what = || format!("cannot read the free space of data_dir {data_dir}");
-    Ok(Arc::new(disk.map_err(|source| ServerError::Io { what: what(), source })?))
-}
-
-/// Opens RocksDB, which may have a long log to replay. The error names the path, as operators know the volume
-/// by that.
-///
-/// # Errors
-/// [`ServerError`] if it cannot be opened.
-pub(super) async fn open_volume(
-    settings: &Settings,
-    memory: SharedMemory,
-    max_open_files: i32,
-) -> Result<FoundVolume, ServerError> {
-    let options = OpenOptions {
-        path: settings.process.data_dir.clone(),
-        durability: settings.process.durability,
-        keys: settings.keys,
-        hot: settings.hot,
-        max_open_files,
-    };
-    let began = Instant::now();
-    let opened =
-        task::spawn_blocking(move || Db::open_sharing(&options, &memory, SystemClock::shared())).await;
-    let path = settings.process.data_dir.display().to_string();
-    let opened = opened.map_err(|source| ServerError::Io {
-        what: format!("opening data_dir {path}"),
-        source: source.into(),
-    })?;
-    let opened = opened.map_err(|source| {
-        if source.to_string().contains(&path) { source.into() } else { ServerError::Volume { path, source } }
-    })?;
-    info!(
-        path = %settings.process.data_dir.display(),
-        volume = %opened.0.store_id(),
-        took_ms = began.elapsed().as_millis() as u64,
-        "volume opened"
-    );
-    Ok(opened)
-}
-
 /// The bucket, not yet asked for anything, if one is configured.
 ///
 /// # Errors
@@ -312,16 +245,6 @@ pub(super) async fn connect(settings: &Settings) -> Result<Option<Objects>, Serv
         Some(options) => Some(Objects::connect(&options).await),
         None => None,
     })
-}
-
-pub(super) fn writer_options(settings: &Settings) -> WriterOptions {
-    WriterOptions {
-        durability: settings.process.durability,
-        keys: settings.keys,
-        hot: settings.hot,
-        limits: settings.store,
-        tables: settings.new_tables,
-    }
 }
 
 pub(super) fn cold_options(settings: &Settings) -> ColdOptions {

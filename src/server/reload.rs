@@ -204,10 +204,18 @@ fn look_at(tls: &Tls, pods: Option<&PodClient>) {
 mod tests {
     use std::fs;
 
+    use tokio::time::Instant;
+
     use super::*;
     use crate::auth::gate::tests::gate;
 
     const GOOD: &str = "version: 1\nbindings: []\n";
+    /// One that has something for callers without a credential.
+    const EVERYBODY: &str = "version: 1\nbindings:\n- {subjects: [\"*\"], anonymous: true, role: producer}\n";
+    /// What the documents promise.
+    const PROMISED: Duration = Duration::from_secs(5);
+    /// How often a test looks whether a file is in force.
+    const STEP: Duration = Duration::from_millis(10);
 
     fn settings(directory: &tempfile::TempDir, policy: &str) -> Settings {
         let path = directory.path().join("policy.yaml");
@@ -219,13 +227,51 @@ mod tests {
 
     #[test]
     fn a_file_that_has_changed_since_it_was_loaded_is_in_force_from_the_first_look() {
-        let everybody = "version: 1\nbindings:\n- {subjects: [\"*\"], anonymous: true, role: producer}\n";
         let (directory, gate) = (tempfile::tempdir().unwrap(), gate(GOOD));
-        let mut files = WatchedFiles::of(&settings(&directory, everybody), &gate);
+        let mut files = WatchedFiles::of(&settings(&directory, EVERYBODY), &gate);
         assert!(gate.lets_everybody_in(), "the gate was made with another policy");
         assert!(!files.0[0].look(), "it is the same still");
         fs::write(&files.0[0].path, GOOD).unwrap();
         assert!(files.0[0].look() && !gate.lets_everybody_in());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_leaves_all_that_was_in_force() {
+        let (directory, gate) = (tempfile::tempdir().unwrap(), gate(EVERYBODY));
+        let mut files = WatchedFiles::of(&settings(&directory, EVERYBODY), &gate);
+        let file = &mut files.0[0];
+        // Half of the last one could be used.
+        for bad in ["", "bindings: [", "version: 1\nbindings: []\nquotas: 3\n"] {
+            fs::write(&file.path, bad).unwrap();
+            assert!(!file.look() && gate.lets_everybody_in(), "{bad:?}");
+        }
+        fs::write(&file.path, GOOD).unwrap();
+        assert!(file.look() && !gate.lets_everybody_in(), "the next good one is taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_file_is_in_force_within_five_seconds_whenever_it_is_written() {
+        let (directory, gate) = (tempfile::tempdir().unwrap(), gate(GOOD));
+        let files = WatchedFiles::of(&settings(&directory, GOOD), &gate);
+        let path = files.0[0].path.clone();
+        let _looking = files.keep(None, None);
+        let mut lets_in = false;
+        // So long after a look; the first of them was at the start.
+        for after in [0, 1, 2_500, 4_900, 7_500].map(Duration::from_millis) {
+            sleep(after).await;
+            lets_in = !lets_in;
+            fs::write(&path, if lets_in { EVERYBODY } else { GOOD }).unwrap();
+            let written = Instant::now();
+            while gate.lets_everybody_in() != lets_in {
+                let waited = written.elapsed();
+                assert!(waited <= PROMISED + STEP, "{after:?} after a look: {waited:?}");
+                sleep(STEP).await;
+            }
+            // Not by luck: it is the next look that sees it, and looks are that far apart.
+            let to_next_look = PROMISED - Duration::from_millis(after.as_millis() as u64 % 5_000);
+            let took = written.elapsed();
+            assert!(took + 2 * STEP >= to_next_look, "{after:?} after a look: {took:?}");
+        }
     }
 
     #[test]

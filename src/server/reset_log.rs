@@ -8,8 +8,9 @@ use tokio::{task, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    engine::{EngineParts, OpenEngine, SharedMemory, open_disk, open_volume},
     error::ServerError,
-    open::{close, cold_options, connect, open_disk, open_volume, store_options, writer_options},
+    open::{cold_options, connect, store_options},
     shard_mark,
     shards::of_shard,
 };
@@ -30,7 +31,6 @@ use contracts::{
     shards::Shard,
     shared_log::{LogError, LogSeq},
 };
-use hot_rocksdb::{HotParts, RocksHot, options::SharedMemory};
 use shared_log::nats::{NatsLog, StreamName};
 
 /// Files that the volume may have open.
@@ -82,25 +82,23 @@ pub(crate) async fn reset_log(settings: &Settings, number: u32) -> Result<LogRes
         return Err(refused(format!("{} is no volume of a shard", path.display())));
     }
     shard_mark::check(path, shard, &record)?;
-    let (db, catalog) = open_volume(&part, SharedMemory::of_one(part.hot), OPEN_FILES).await?;
+    let found = open_volume(&part, SharedMemory::of_one(part.hot), OPEN_FILES).await?;
     let fence = Arc::new(Fence::default());
-    let parts = HotParts {
-        db: Arc::clone(&db),
-        catalog,
+    let parts = EngineParts {
         disk: open_disk(&part)?,
         clock: SystemClock::shared(),
         fence: Arc::clone(&fence),
         heartbeat: Arc::default(),
     };
-    let (hot, writer) = RocksHot::new(parts, writer_options(&part))?;
-    let writer = AbortOnDropHandle::new(task::spawn(writer.run()));
+    let OpenEngine { hot, writer, volume } = found.serve(parts, &part)?;
+    let writer = AbortOnDropHandle::new(task::spawn(writer));
     let objects = objects.of_shard(shard);
     let name = first_of(&record, number);
     let lost = LostLog { settings, part, name, objects, hot, fence };
     let reset = Box::pin(lost.reset()).await;
     writer.abort();
     drop(writer.await);
-    close(db).await;
+    volume.close().await;
     reset
 }
 

@@ -9,8 +9,9 @@ use tracing::{info, warn};
 
 use super::{
     RunningStore, ServerError, bucket_watch,
+    engine::{Disk, SharedMemory, open_disk, open_volume},
     flush_all::FlushAll,
-    open::{OpenStore, Startup, connect, open_disk, open_store, open_volume, show_stores_to_operators},
+    open::{OpenStore, Startup, connect, open_store, show_stores_to_operators},
     shard_mark,
 };
 use crate::{
@@ -27,7 +28,7 @@ use cold_s3::{
     s3::Objects,
 };
 use contracts::{flusher::Flush, metrics, shards::Shard};
-use hot_rocksdb::{disk::Disk, options::SharedMemory, settings::Durability};
+use hot_rocksdb::settings::Durability;
 
 /// The least that a shard's part of the write buffers has: RocksDB writes smaller ones out too often.
 const LEAST_WRITE_BUFFER: usize = 1 << 20;
@@ -184,10 +185,7 @@ impl Startup {
             let memory = SharedMemory::of_several(settings.hot);
             stores.push(self.open_spare(settings, &disk, (memory, 0)).await?);
         }
-        metrics::joined_cluster();
-        for number in 0..cluster.record.shards {
-            metrics::shard_owned(number, numbers.contains(&number));
-        }
+        show_owned(cluster.record.shards, &numbers);
         let ops = Arc::clone(&self.ops);
         let over = self.apps(settings);
         show_stores_to_operators(settings, &over, &stores);
@@ -302,6 +300,14 @@ impl Startup {
         let ground = self.ground(place, disk, None);
         ground.bucket.unneeded();
         open_store(&part, volume, ground).await
+    }
+}
+
+/// Shows the counters of a pod from its start, and which shards it owns for as long as it runs.
+fn show_owned(shards: u32, own: &[u32]) {
+    metrics::joined_cluster();
+    for number in 0..shards {
+        metrics::shard_owned(number, own.contains(&number));
     }
 }
 

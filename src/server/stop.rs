@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::{
     RunningStore, ServerError,
     copies::{self, HAND_OVER_TIMEOUT, STOP_TIMEOUT},
-    open::{OpenStore, close},
+    open::OpenStore,
     ports::Port,
 };
 use crate::{
@@ -50,8 +50,8 @@ pub(super) async fn wait_and_stop(
 
 /// Unready -> keep serving -> stop accepting -> drain -> flush -> close. Shards with logs are handed over
 /// first, and their requests passed on from then on; nothing of them is flushed. Those that no ready pod
-/// keeps up with are served on, and given up before no more is accepted: an owner that nobody reaches is none.
-/// Requests end before the last flush, so that it has everything they wrote; load balancers get
+/// keeps up with are served on, and given up before no more is accepted: an owner that nobody reaches is
+/// none. Requests end before the last flush, so that it has everything they wrote; load balancers get
 /// `shutdown.delay_secs` to notice. All that copies wait for ends by one time, whatever came before it.
 async fn stop(
     settings: &Settings,
@@ -84,9 +84,9 @@ async fn stop(
 
 /// Flushes a store, then closes its volume.
 async fn stop_one(open: OpenStore, flush_for: Duration) -> Result<(), StoreError> {
-    let OpenStore { db, store } = open;
+    let OpenStore { volume, store } = open;
     store.stop(flush_for).await?;
-    close(db).await;
+    volume.close().await;
     Ok(())
 }
 

@@ -289,8 +289,8 @@ async fn small_segments_become_large_ones_and_kills_do_no_harm() {
         z.flush_and_evict().await;
         assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
     }
-    // Each of two partitions keeps at most three of each of four classes, whenever it was merged: from 15 events
-    // to less than a thousand, in steps of four.
+    // Each of two partitions keeps at most three of each of four classes, whenever it was merged: from 15
+    // events to less than a thousand, in steps of four.
     eventually("few segments are left", || async { z.objects("segments/").len() <= 24 }).await;
     assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
     z.audit().await;

@@ -7,7 +7,7 @@ ZOMBI and S3 are the two binaries (`make kube-check` builds and passes them); Ku
 has built. First the development overlay under load: rolling update, deleted pod, drained node, kill -9, SIGSTOP,
 a second replica, MinIO's pod, a deleted claim, an emptied bucket; nothing acknowledged may be lost, doubled or
 moved. Then the production overlay with the component auth: real ServiceAccount tokens, a right taken away, the
-client of deploy/examples, drains against the budget. Then the overlay cluster, three pods and three NATS servers, under
+client of deploy/examples, what watches it, drains against the budget. Then the overlay cluster, three pods and three NATS servers, under
 load: the owner of a shard and the server that leads its log are deleted and killed, both sets are updated; each event
 is there once, every shard owned, every copy in step. Needs Linux, root, and the tools that it names where they are
 missing; where it cannot run it says why, and checks nothing.

@@ -1,6 +1,7 @@
 """The development overlay, unchanged: what it makes, and what becomes of events and clients when pods, the node,
 MinIO and volumes come and go."""
 
+import base64
 import json
 import os
 
@@ -47,6 +48,12 @@ def made(cluster):
     check(set(claims.values()) == {"Bound"}, f"each has its volume: {claims}")
     label = space.cluster.kubectl("get", "namespace", space.name, "-o", "jsonpath={.metadata.labels}").stdout
     check(json.loads(label)["pod-security.kubernetes.io/enforce"] == "restricted", f"the namespace is restricted: {label}")
+    secrets = json.loads(space.kubectl("get", "secrets", "-o", "json").stdout)["items"]
+    [keys] = [each["data"] for each in secrets if each["metadata"]["name"].startswith("zombi-s3")]
+    words = {name: base64.b64decode(value).decode() for name, value in keys.items()}
+    # Tilt blacks them out wherever they occur: neither may be a word that is used for anything else.
+    others = {"zombi", "zombi-dev", "minio", "events", "admin", "secret"}
+    check(words and not set(words.values()) & others, f"no key of MinIO is a word of its own: {words}")
     # So that it is seen that the rule is in force, and not only that nothing broke it.
     other = space.kubectl("run", "other", "--image=zombi:dev", "--dry-run=server", ok=False)
     check(other.returncode != 0 and "violates PodSecurity" in other.stderr, f"others are turned away: {other.stdout}{other.stderr}")
@@ -89,6 +96,9 @@ def drain(space, load):
 
 
 def killed(space, load):
+    probe = space.pod()["spec"]["containers"][0]["startupProbe"]
+    often = probe["periodSeconds"], probe["failureThreshold"]
+    check(often == (1, 3600), f"it is asked every second whether it has started, for an hour: {probe}")
     restarts, clock = space.restarts(), Clock()
     space.signal("KILL")
     space.ready(restarts=restarts + 1)

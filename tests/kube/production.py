@@ -13,6 +13,7 @@ from cluster import NODE
 from demo import check, say
 from load import Connection, pages
 from manifests import CERT_MANAGER, DEPLOY, OPERATOR, ROOT, kustomize, with_components
+from monitoring import alerts, dashboards, kinds, monitors
 from namespace import CLAIM, POD, SET, Clock, Namespace
 
 OVERLAY = os.path.join(DEPLOY, "overlays", "production")
@@ -25,7 +26,8 @@ RELOAD = 180
 def production(cluster):
     space, shop = Namespace(cluster, "zombi"), Namespace(cluster, "shop")
     space.make()
-    dry_runs(space)
+    has_kinds = kinds(cluster)
+    dry_runs(space, has_kinds)
     folder = Overlay(cluster)
     made(space, folder)
     try:
@@ -35,6 +37,10 @@ def production(cluster):
         client(space, shop)
         right_taken(space, shop, folder)
         space.changes_nothing(folder.path)
+        dashboards(space, folder.path)
+        if has_kinds:
+            monitors(space)
+        alerts(space)
         drain(space)
         drain_unready(space)
         deleted(space, shop, folder)
@@ -75,27 +81,20 @@ class Overlay:
                 and not one["metadata"]["name"].startswith("zombi-s3-")]
 
 
-def dry_runs(space):
-    """A real API server takes everything, and warns of nothing."""
+def dry_runs(space, has_kinds):
+    """A real API server takes everything whose kinds it has, and warns of nothing."""
     done = space.cluster.kubectl("apply", "-k", OVERLAY, "--dry-run=server")
     check("Warning" not in done.stderr, f"the production overlay is taken without a warning: {done.stderr}")
     say(f"dry run    {len(done.stdout.splitlines())} objects of the production overlay, by the API server")
     names, left_out = sorted(os.listdir(os.path.join(DEPLOY, "components"))), 0
+    foreign = (CERT_MANAGER,) if has_kinds else (CERT_MANAGER, OPERATOR)
     for name in names:
         objects = with_components("network-policy", name) if name.startswith("egress-") else with_components(name)
-        known = [one for one in objects if not one["apiVersion"].startswith((OPERATOR, CERT_MANAGER))]
+        known = [one for one in objects if not one["apiVersion"].startswith(foreign)]
         left_out += len(objects) - len(known)
         done = space.kubectl("apply", "--dry-run=server", "-f", "-", text=yaml.safe_dump_all(known))
         check("Warning" not in done.stderr, f"the component {name} is taken without a warning: {done.stderr}")
     say(f"dry run    {len(names)} components on the base; {left_out} objects of operators' own are left out")
-    # A changed dashboard takes the place of the old one.
-    [board] = [one for one in with_components("grafana-dashboards")
-               if one["kind"] == "ConfigMap" and "grafana_dashboard" in one["metadata"].get("labels", {})]
-    for text in board["data"], {name: text.replace("Zombi", "Zombi ") for name, text in board["data"].items()}:
-        board["data"] = text
-        space.kubectl("apply", "--server-side", "-f", "-", text=yaml.safe_dump(board))
-    boards = json.loads(space.kubectl("get", "configmaps", "--selector=grafana_dashboard=1", "-o", "json").stdout)["items"]
-    check(len(boards) == 1, f"a changed dashboard replaces the old one: {[one['metadata']['name'] for one in boards]}")
 
 
 def made(space, folder):

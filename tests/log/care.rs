@@ -23,7 +23,7 @@ async fn done(pod: &TestServer, words: &[&str]) {
 }
 
 /// What a pod answers, once somebody owns the shard that it is about.
-async fn answered(pod: &TestServer, path: &str) -> Value {
+pub(super) async fn answered(pod: &TestServer, path: &str) -> Value {
     let mut found = Value::Null;
     eventually("a pod answers", async || {
         let (status, body) = pod.get(path).await;
@@ -82,7 +82,7 @@ async fn goes_on_behind(pod: &TestServer, tables: &LoadedTables) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_logs_at_work_is_backed_up_and_restored_on_the_same_servers() {
-    let LoadedCluster { servers, mut pods, mut load } = LoadedCluster::start().await;
+    let LoadedCluster { servers, mut pods, mut load, .. } = LoadedCluster::start().await;
     let (backup, there) = (at("backup"), at("there"));
     // Clients write: what is in S3 by then is whole.
     done(&pods[0], &["backup", "--to", &backup]).await;
@@ -121,7 +121,7 @@ async fn a_cluster_with_logs_at_work_is_backed_up_and_restored_on_the_same_serve
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_with_a_log_that_has_lost_its_manifests_goes_on_with_its_volumes() {
-    let LoadedCluster { servers, mut pods, mut load } = LoadedCluster::start().await;
+    let LoadedCluster { servers, mut pods, mut load, .. } = LoadedCluster::start().await;
     let tables = load.end().await.tables;
     flush(&pods[1]).await;
     let before = offsets(&pods[2]).await;

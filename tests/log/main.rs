@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
 
 mod care;
+mod costs;
 mod erased;
 mod lists;
+mod moves;
 mod outages;
 
 use std::{collections::BTreeSet, fs, time::Duration};
@@ -15,10 +17,14 @@ use serde_json::{Value, json};
 use testing::{
     TestServer,
     cluster::SHARDS,
-    loaded::{LoadedCluster, QUIET, run_all},
+    loaded::{
+        LoadedCluster, QUIET,
+        bounds::{LEADER_LOST, OWNER_FROZEN, OWNER_KILLED, POD_STOPPED},
+        run_all,
+    },
     server::{answer, eventually, eventually_some},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long a pod is frozen: longer than others wait for its silence.
 const FROZEN: Duration = Duration::from_secs(15);
@@ -100,7 +106,7 @@ async fn logs_that_all_servers_have_lost_are_begun_anew_with_what_the_copies_hav
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_logs_is_left_once_s3_has_all_that_they_say() {
-    let LoadedCluster { servers, mut pods, mut load } = LoadedCluster::start().await;
+    let LoadedCluster { servers, mut pods, mut load, .. } = LoadedCluster::start().await;
     let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
     assert!(!has_left && said.contains("Nothing was changed"), "clients write: {said}");
     let counts = load.end().await.counts;
@@ -254,7 +260,7 @@ async fn a_killed_pod_costs_nothing_that_was_acked() {
     let mut cluster = LoadedCluster::start().await;
     for number in 0..3 {
         cluster.pods[number].kill().await;
-        cluster.goes_on().await;
+        cluster.goes_on_within(OWNER_KILLED).await;
         cluster.pods[number].run().await;
     }
     cluster.check().await;
@@ -265,8 +271,9 @@ async fn a_frozen_pod_is_overtaken_and_knows_it_when_it_wakes_up() {
     let cluster = LoadedCluster::start().await;
     for pod in &cluster.pods[..2] {
         pod.signal("STOP").await;
-        sleep(FROZEN).await;
-        cluster.goes_on().await;
+        let wakes_up = Instant::now() + FROZEN;
+        cluster.goes_on_within(OWNER_FROZEN).await;
+        sleep_until(wakes_up).await;
         pod.signal("CONT").await;
         cluster.goes_on().await;
         let overtaken = async || pod.metric("zombi_overtaken_total").await;
@@ -289,8 +296,10 @@ async fn a_frozen_pod_is_overtaken_and_knows_it_when_it_wakes_up() {
 async fn pods_are_restarted_one_after_the_other_under_load() {
     let mut cluster = LoadedCluster::start().await;
     for number in (0..3).rev() {
-        assert_eq!(cluster.pods[number].terminate().await, Some(0));
-        cluster.goes_on().await;
+        cluster.pods[number].signal("TERM").await;
+        // While it still runs: what it owns it hands over first.
+        cluster.goes_on_within(POD_STOPPED).await;
+        assert_eq!(cluster.pods[number].wait().await, Some(0));
         cluster.pods[number].run().await;
     }
     cluster.check().await;
@@ -301,7 +310,7 @@ async fn servers_of_the_logs_are_killed_and_no_shard_is_lost() {
     let mut cluster = LoadedCluster::start().await;
     for number in 0..3 {
         cluster.servers.kill(number).await;
-        cluster.goes_on().await;
+        cluster.goes_on_within(LEADER_LOST).await;
         cluster.servers.restart_killed().await;
         cluster.goes_on().await;
     }
@@ -312,7 +321,7 @@ async fn servers_of_the_logs_are_killed_and_no_shard_is_lost() {
 async fn a_copy_without_its_volume_reads_the_log() {
     let mut cluster = LoadedCluster::start().await;
     cluster.pods[1].kill().await;
-    cluster.goes_on().await;
+    cluster.goes_on_within(OWNER_KILLED).await;
     fs::remove_dir_all(cluster.pods[1].data_dir()).unwrap();
     cluster.pods[1].run().await;
     // It has come back and owns nothing: that is no lack of a bucket, and forgets no keys.
@@ -322,7 +331,7 @@ async fn a_copy_without_its_volume_reads_the_log() {
     let window = pod.metric("zombi_idempotency_window_seconds").await;
     assert_eq!(window, pod.metric("zombi_idempotency_window_setting_seconds").await);
     cluster.pods[0].kill().await;
-    cluster.goes_on().await;
+    cluster.goes_on_within(OWNER_KILLED).await;
     cluster.pods[0].run().await;
     cluster.check().await;
 }

@@ -7,7 +7,11 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use testing::{
     TestServer,
-    loaded::{LoadedCluster, shard_shown},
+    loaded::{
+        LoadedCluster,
+        bounds::{BOTH_LOST, LEADER_LOST},
+        shard_shown,
+    },
     raw,
     server::{PATIENCE, eventually},
 };
@@ -37,7 +41,7 @@ async fn an_owner_and_the_leader_of_its_log_are_killed_at_once() {
     let (owner, leader) = (cluster.owner(SHARD).await, cluster.servers.leader(SHARD).await);
     cluster.pods[owner].kill().await;
     cluster.servers.kill(leader).await;
-    cluster.goes_on().await;
+    cluster.goes_on_within(BOTH_LOST).await;
     cluster.servers.restart_killed().await;
     cluster.pods[owner].run().await;
     cluster.check().await;
@@ -50,7 +54,7 @@ async fn the_leader_of_a_log_freezes_and_is_left() {
     cluster.servers.signal(leader, "STOP").await;
     // By itself the client of NATS would wait for minutes.
     cluster.pods[owner].log_line("a NATS server does not answer").await;
-    cluster.goes_on().await;
+    cluster.goes_on_within(LEADER_LOST).await;
     sleep(FROZEN).await;
     cluster.servers.signal(leader, "CONT").await;
     cluster.check().await;
@@ -62,7 +66,7 @@ async fn an_owner_and_the_leader_of_its_log_freeze_at_once() {
     let (owner, leader) = (cluster.owner(SHARD).await, cluster.servers.leader(SHARD).await);
     cluster.pods[owner].signal("STOP").await;
     cluster.servers.signal(leader, "STOP").await;
-    cluster.goes_on().await;
+    cluster.goes_on_within(BOTH_LOST).await;
     sleep(FROZEN).await;
     cluster.servers.signal(leader, "CONT").await;
     cluster.pods[owner].signal("CONT").await;
@@ -113,7 +117,7 @@ async fn everything_is_restarted_one_after_the_other_under_load() {
     let mut cluster = LoadedCluster::start().await;
     for number in (0..3).rev() {
         cluster.servers.terminate(number).await;
-        cluster.goes_on().await;
+        cluster.goes_on_within(LEADER_LOST).await;
         cluster.servers.restart_killed().await;
         assert_eq!(cluster.pods[number].terminate().await, Some(0));
         cluster.goes_on().await;

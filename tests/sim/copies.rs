@@ -6,6 +6,7 @@
 
 mod behind;
 mod clients;
+mod costs;
 mod erased;
 mod log;
 mod lost_log;

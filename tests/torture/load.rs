@@ -89,6 +89,11 @@ impl Load {
         }
     }
 
+    /// Writes to another table, too, whose events are in no history: numbers, each of them until it is acked.
+    pub(crate) fn count_in(self: &Arc<Self>, table: &'static str) {
+        self.clients.lock().spawn(Arc::clone(self).count(table));
+    }
+
     /// Tells the clients where the server is.
     pub(crate) fn point_at(&self, url: Option<String>) {
         self.server.send_replace(url);
@@ -160,6 +165,15 @@ impl Load {
                     self.write_bulk(&url, &partitions).await;
                 }
             }
+        }
+    }
+
+    async fn count(self: Arc<Self>, table: &'static str) {
+        let mut number = 0_u64;
+        while let Some(url) = self.server().await {
+            let answer = self.post(&format!("{url}/tables/{table}"), &json!({"payload": number})).await;
+            number += u64::from(answer.is_some_and(|(status, _)| status == 201));
+            sleep(Duration::from_millis(5)).await;
         }
     }
 

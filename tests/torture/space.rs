@@ -1,5 +1,5 @@
-//! A full disk, in turn with a reserve and without. With one, writes are turned away, reads and flushes go
-//! on, and all is well once there is space; without one, the write that fails ends the process, and it comes
+//! A full disk, in turn with headroom and without. With it, writes are turned away, reads and flushes go
+//! on, and all is well once there is space; without it, the write that fails ends the process, and it comes
 //! back with all it acked once there is space.
 
 use std::{fs::File, path::PathBuf, time::Duration};
@@ -21,7 +21,7 @@ use testing::{
 };
 
 const DISK_BYTES: u64 = 256 << 20;
-const RESERVE_BYTES: u64 = 48 << 20;
+const HEADROOM_BYTES: u64 = 48 << 20;
 
 /// Something else that grows on the volume's disk.
 struct Filler(PathBuf);
@@ -59,11 +59,11 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     let (mut turned_away, mut ended) = (0, 0);
     while budget.allows(turned_away + ended) {
         if turned_away <= ended {
-            z.set("limits.disk_reserve_bytes", &RESERVE_BYTES.to_string());
+            z.set("limits.disk_reserve_bytes", &HEADROOM_BYTES.to_string());
             z.run().await;
             load.point_at(Some(z.url("")));
             sleep(Duration::from_millis(300)).await;
-            filler.fill(RESERVE_BYTES / 2);
+            filler.fill(HEADROOM_BYTES / 2);
             writes_are_turned_away(&z).await;
             filler.remove();
             eventually("taken again", || async { write(&z).await.0 == StatusCode::CREATED }).await;
@@ -95,7 +95,7 @@ pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     if counts.refused == 0 {
         return Err("no write was turned away".to_owned());
     }
-    Ok(format!("{turned_away} full disks with a reserve, {ended} without: {counts}"))
+    Ok(format!("{turned_away} full disks with headroom, {ended} without: {counts}"))
 }
 
 async fn write(z: &TestServer) -> (StatusCode, serde_json::Value) {

@@ -269,18 +269,25 @@ async fn fetch_whole(
     partition: &Partition,
     meta: Arc<SegmentMeta>,
 ) -> Result<(LocatedSegment, SegmentObjects), StorageError> {
+    let fetched = fetch_if_there(objects, partition, meta).await?;
+    fetched.map_err(|key| StorageError::corrupt(key, "a manifest names it, and it is not there"))
+}
+
+/// The same; the key of an object that is not there, if one is not.
+async fn fetch_if_there(
+    objects: &dyn ObjectPlace,
+    partition: &Partition,
+    meta: Arc<SegmentMeta>,
+) -> Result<Result<(LocatedSegment, SegmentObjects), String>, StorageError> {
     let key = names::key(partition, &meta)?;
-    let get = async |key: String| {
-        let found = objects.get(&key).await?;
-        found.ok_or_else(|| StorageError::corrupt(&key, "a manifest names it, and it is not there"))
-    };
-    let beside = match formats::of(&meta)?.beside_key(&key) {
-        Some(beside) => Some(get(beside).await?),
-        None => None,
-    };
-    let body = get(key.clone()).await?;
-    Ok((
-        LocatedSegment { key: key.into(), partition: partition.clone(), meta },
-        SegmentObjects { body, beside },
-    ))
+    let mut beside = None;
+    if let Some(key) = formats::of(&meta)?.beside_key(&key) {
+        beside = objects.get(&key).await?;
+        if beside.is_none() {
+            return Ok(Err(key));
+        }
+    }
+    let Some(body) = objects.get(&key).await? else { return Ok(Err(key)) };
+    let located = LocatedSegment { key: key.into(), partition: partition.clone(), meta };
+    Ok(Ok((located, SegmentObjects { body, beside })))
 }

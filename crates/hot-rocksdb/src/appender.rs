@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument, debug_span};
 
 use super::{
     RocksHot,
@@ -24,12 +25,23 @@ use contracts::{
 
 #[async_trait]
 impl Appender for RocksHot {
-    #[tracing::instrument(
-        level = "debug",
-        skip_all,
-        fields(table = %append.table, events = append.events.len() as i64)
-    )]
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
+        // Not as an attribute: that costs each append also where nobody looks.
+        let span = debug_span!("append", table = %append.table, events = append.events.len() as i64);
+        if span.is_disabled() {
+            self.append_now(append).await
+        } else {
+            Box::pin(self.append_now(append)).instrument(span).await
+        }
+    }
+
+    fn wakeups(&self) -> &Arc<Wakeups> {
+        &self.wakeups
+    }
+}
+
+impl RocksHot {
+    async fn append_now(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
         // Refused while RocksDB still has room to flush and compact: see `disk`.
         if self.disk.is_full() {
             return Err(StorageError::Overloaded {
@@ -68,12 +80,6 @@ impl Appender for RocksHot {
         role.within_patience(async { answer.await.map_err(StorageError::outcome_unknown)? }).await
     }
 
-    fn wakeups(&self) -> &Arc<Wakeups> {
-        &self.wakeups
-    }
-}
-
-impl RocksHot {
     /// Reserves the offsets of an append before the writer gives them; without a bucket nothing is reserved.
     ///
     /// # Errors

@@ -109,9 +109,9 @@ impl HotParts {
             max_open_files: -1,
         };
         let (db, catalog) = Db::open(&options, Arc::clone(&clock))?;
-        let reserve = DiskSettings { disk_reserve_bytes: 0, disk_reserve_percent: 0 };
+        let headroom = DiskSettings { disk_reserve_bytes: 0, disk_reserve_percent: 0 };
         let disk =
-            Disk::new(directory, reserve).map_err(|error| StorageError::unavailable(Tier::Hot, error))?;
+            Disk::new(directory, headroom).map_err(|error| StorageError::unavailable(Tier::Hot, error))?;
         let (fence, heartbeat) = (Arc::default(), Arc::default());
         Ok(Self { db, catalog, disk: Arc::new(disk), clock, fence, heartbeat })
     }

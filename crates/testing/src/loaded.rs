@@ -1,12 +1,14 @@
 //! A cluster whose shards have logs, and clients at work in it: three pods over three real NATS servers.
 
+pub mod bounds;
 mod load;
 
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
+use self::bounds::machine_factor;
 pub use self::load::{ClusterLoad, LoadEnd, LoadedTables};
 use super::{
     cluster::{SHARDS, three_pods},
@@ -16,6 +18,8 @@ use super::{
 
 /// How long clients are at work before something happens.
 pub const QUIET: Duration = Duration::from_secs(2);
+/// How often it is looked whether writes go on: the least time that a bound can tell.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long nothing is acked before nothing is expected any more.
 const STILL: Duration = Duration::from_secs(5);
 /// How long a pod may take to say what it knows of the cluster: it asks the others.
@@ -26,6 +30,8 @@ pub struct LoadedCluster {
     pub servers: NatsTrio,
     pub pods: Vec<TestServer>,
     pub load: ClusterLoad,
+    /// How many times the bounds of a quick machine it may take on this one.
+    pub factor: f64,
 }
 
 impl LoadedCluster {
@@ -43,9 +49,10 @@ impl LoadedCluster {
 
     /// Starts pods, and clients once these are ready.
     pub async fn begin(servers: NatsTrio, mut pods: Vec<TestServer>) -> Self {
+        let factor = machine_factor(&servers).await;
         run_all(&mut pods).await;
         let load = ClusterLoad::begin(&pods, "table");
-        let loaded = Self { servers, pods, load };
+        let loaded = Self { servers, pods, load, factor };
         loaded.goes_on().await;
         sleep(QUIET).await;
         loaded
@@ -54,10 +61,35 @@ impl LoadedCluster {
     /// Waits until every table has taken writes that began after now.
     pub async fn goes_on(&self) {
         let before = self.load.acked();
-        eventually("every table takes writes", async || {
-            self.load.acked().iter().zip(&before).all(|(now, before)| *now > before + 1)
-        })
-        .await;
+        eventually("every table takes writes", async || self.has_gone_on(&before)).await;
+    }
+
+    /// The same, within one of the [`bounds`] times this machine's factor. Where that is not enough the
+    /// machine may have stood still: it is measured again, and the time is counted anew, once.
+    pub async fn goes_on_within(&self, bound: Duration) {
+        let before = self.load.acked();
+        let goes_on_in = async |time: Duration| {
+            let going_on = async {
+                while !self.has_gone_on(&before) {
+                    sleep(LOOK).await;
+                }
+            };
+            timeout(time, going_on).await.is_ok()
+        };
+        let first = bound.mul_f64(self.factor);
+        if goes_on_in(first).await {
+            return;
+        }
+        println!("not every table takes writes within {first:?}: this machine is measured again");
+        let factor = machine_factor(&self.servers).await.max(self.factor);
+        let second = bound.mul_f64(factor);
+        let has_gone_on = goes_on_in(second).await;
+        assert!(has_gone_on, "not every table takes writes, within {first:?}, and {second:?} counted anew");
+    }
+
+    /// Whether every table has taken writes that began when it had acked so many.
+    fn has_gone_on(&self, before: &[u64]) -> bool {
+        self.load.acked().iter().zip(before).all(|(now, before)| *now > before + 1)
     }
 
     /// Waits until no write is acked any more, and looks for so long whether one is after all.

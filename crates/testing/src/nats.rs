@@ -1,6 +1,8 @@
 //! Three NATS servers, set up as deploy/components/nats does it: real ones, by the program that `NATS_SERVER`
 //! names.
 
+mod questions;
+
 use std::{
     env,
     ffi::OsString,
@@ -16,12 +18,11 @@ use reqwest::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
     process::{Child, Command},
     time::{Instant, sleep, timeout},
 };
 
+use self::questions::Questions;
 pub use super::places::{PASSWORD, USER};
 use super::{
     machine::Machine,
@@ -275,22 +276,9 @@ impl NatsTrio {
 
     /// Asks the leader of a stream to leave its place to a server, and waits for the answer.
     async fn step_down_for(&self, number: usize, stream: &str) -> io::Result<()> {
-        let mut socket = BufReader::new(TcpStream::connect(self.address(number)).await?);
         let body = format!(r#"{{"placement":{{"preferred":"n{number}"}}}}"#);
-        let said = format!(
-            "CONNECT {{\"verbose\":false,\"user\":\"{USER}\",\"pass\":\"{PASSWORD}\"}}\r\n\
-             SUB answers 1\r\nPUB $JS.API.STREAM.LEADER.STEPDOWN.{stream} answers {}\r\n{body}\r\n",
-            body.len()
-        );
-        socket.write_all(said.as_bytes()).await?;
-        let mut line = String::new();
-        while !line.starts_with("MSG ") {
-            line.clear();
-            if socket.read_line(&mut line).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        Ok(())
+        let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
+        Questions::to(self.address(number)).await?.ask(&subject, &body).await
     }
 
     fn config(&self, number: usize) -> String {

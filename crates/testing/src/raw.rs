@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::server::PATIENCE;
+use super::server::{PATIENCE, known::known};
 
 /// Connects, with little room for what comes: a client that does not read takes next to nothing of an answer.
 pub async fn connect(address: SocketAddr) -> TcpStream {
@@ -21,7 +21,7 @@ pub async fn connect(address: SocketAddr) -> TcpStream {
 /// Connects and sends.
 pub async fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> TcpStream {
     let mut socket = connect(address).await;
-    socket.write_all(bytes.as_ref()).await.unwrap();
+    socket.write_all(&known(bytes.as_ref())).await.unwrap();
     socket
 }
 

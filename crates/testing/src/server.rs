@@ -3,6 +3,7 @@
 mod client;
 mod ends;
 mod kills;
+pub(crate) mod known;
 mod log;
 mod logged;
 mod many;
@@ -174,7 +175,9 @@ impl TestServer {
         let is_a_pods = |key: &str| self.share.is_some() && POD_SETTINGS.contains(&key);
         let settings = self.settings.iter().filter(|(key, _)| !is_a_pods(key));
         let settings: Vec<_> = settings.map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        Self::new(self.s3.clone(), &settings)
+        let other = Self::new(self.s3.clone(), &settings);
+        other.client.is_known_as(&self.client);
+        other
     }
 
     /// Hot only, not started yet.
@@ -212,14 +215,15 @@ impl TestServer {
         (output.status.success(), text)
     }
 
-    /// Runs a command that looks at the bucket, and kills it after a while; whether it had ended by then.
-    pub async fn look_for(&self, arguments: &[&str], time: Duration) -> bool {
+    /// Runs a command that looks at the bucket, and kills it after a while; if it had ended by then, whether
+    /// it succeeded.
+    pub async fn look_for(&self, arguments: &[&str], time: Duration) -> Option<bool> {
         let mut command = self.command();
-        command.args(arguments).stderr(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        command.args(arguments).stdout(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
-        let has_ended = timeout(time, child.wait()).await.is_ok();
+        let ended = timeout(time, child.wait()).await.ok();
         drop(child.kill().await);
-        has_ended
+        ended.map(|status| status.unwrap().success())
     }
 
     /// Audits the bucket.

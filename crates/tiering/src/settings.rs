@@ -192,8 +192,8 @@ impl CopySettings {
         Duration::from_millis(self.takeover_ms)
     }
 
-    /// How long the log is silent at most until one of so many copies has taken over, if any can; a tick more,
-    /// as nobody sees an entry at once.
+    /// How long the log is silent at most until one of so many copies has taken over, if any can; a tick
+    /// more, as nobody sees an entry at once.
     pub fn takeover_by_any(self, copies: u32) -> Duration {
         self.takeover() + RANK_WAIT * copies + self.tick()
     }

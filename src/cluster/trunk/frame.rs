@@ -14,9 +14,9 @@ const ANSWER: u8 = 2;
 const BROKEN: u8 = 3;
 const LEAVING: u8 = 4;
 
-/// A frame.
+/// One frame of a trunk.
 #[derive(Debug)]
-pub(crate) enum Frame {
+pub(crate) enum TrunkFrame {
     /// A request, whole.
     Request(u64, Request<Bytes>),
     /// The answer to one, whole.
@@ -32,7 +32,7 @@ pub(crate) enum Frame {
 #[error("what came over the trunk is no frame: {0}")]
 pub(crate) struct NoFrame(&'static str);
 
-impl Frame {
+impl TrunkFrame {
     /// Writes it behind what is there.
     pub(crate) fn encode(&self, to: &mut BytesMut) {
         let from = to.len();
@@ -168,7 +168,7 @@ mod tests {
 
     fn all(frames: &mut BytesMut) -> Vec<String> {
         let mut shown = Vec::new();
-        while let Some(frame) = Frame::take(frames, MOST).unwrap() {
+        while let Some(frame) = TrunkFrame::take(frames, MOST).unwrap() {
             shown.push(format!("{frame:?}"));
         }
         shown
@@ -182,10 +182,10 @@ mod tests {
             cut in any::<prop::sample::Index>(),
         ) {
             let frames = [
-                Frame::Request(7, request("/tables/t?x=%20", value.as_bytes(), &body)),
-                Frame::Answer(u64::MAX, answer(value.as_bytes(), &body)),
-                Frame::Broken(3),
-                Frame::Leaving,
+                TrunkFrame::Request(7, request("/tables/t?x=%20", value.as_bytes(), &body)),
+                TrunkFrame::Answer(u64::MAX, answer(value.as_bytes(), &body)),
+                TrunkFrame::Broken(3),
+                TrunkFrame::Leaving,
             ];
             let mut sent = BytesMut::new();
             frames.iter().for_each(|frame| frame.encode(&mut sent));
@@ -212,7 +212,7 @@ mod tests {
             head(&mut come, number, kind);
             come.extend_from_slice(&lengths);
             come.extend_from_slice(&bytes);
-            prop_assert!(!matches!(Frame::take(&mut come, MOST), Ok(None)), "it is whole");
+            prop_assert!(!matches!(TrunkFrame::take(&mut come, MOST), Ok(None)), "it is whole");
             prop_assert!(come.is_empty());
         }
     }
@@ -220,11 +220,11 @@ mod tests {
     #[test]
     fn what_is_no_frame_is_refused_before_it_is_waited_for() {
         let long = [0, 1, 0, 1];
-        assert!(Frame::take(&mut BytesMut::from(&long[..]), 1 << 16).is_err());
-        assert!(Frame::take(&mut BytesMut::from(&long[..]), MOST).unwrap().is_none());
+        assert!(TrunkFrame::take(&mut BytesMut::from(&long[..]), 1 << 16).is_err());
+        assert!(TrunkFrame::take(&mut BytesMut::from(&long[..]), MOST).unwrap().is_none());
         let strange = [0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 99];
-        assert!(Frame::take(&mut BytesMut::from(&strange[..]), MOST).is_err());
+        assert!(TrunkFrame::take(&mut BytesMut::from(&strange[..]), MOST).is_err());
         let cut = [0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, ANSWER, 0];
-        assert_eq!(Frame::take(&mut BytesMut::from(&cut[..]), MOST).unwrap_err(), CUT);
+        assert_eq!(TrunkFrame::take(&mut BytesMut::from(&cut[..]), MOST).unwrap_err(), CUT);
     }
 }

@@ -1,10 +1,10 @@
-//! Trunks: a connection to a pod that small requests share. Each goes whole in a frame, and is answered when it
-//! is done, in any order. What waits to be sent at once is one write, and so are answers that are ready at
+//! Trunks: a connection to a pod that small requests share. Each goes whole in a frame, and is answered when
+//! it is done, in any order. What waits to be sent at once is one write, and so are answers that are ready at
 //! once: a request that has a connection to itself costs both pods several times as much.
 //!
-//! To the other pod a trunk is one request, whose body is the requests and whose answer is the answers. The other
-//! pod ends it by a frame that says so, and goes on to answer what it has been sent. One that takes no trunks
-//! refuses it, and is sent each request by itself, as large ones are and those that wait.
+//! To the other pod a trunk is one request, whose body is the requests and whose answer is the answers. The
+//! other pod ends it by a frame that says so, and goes on to answer what it has been sent. One that takes no
+//! trunks refuses it, and is sent each request by itself, as large ones are and those that wait.
 
 mod frame;
 mod requests;
@@ -31,9 +31,9 @@ use tokio::{
 };
 use tracing::debug;
 
-pub(crate) use self::frame::Frame;
+pub(crate) use self::frame::TrunkFrame;
 use self::requests::{Exchange, TrunkRequests, Waiting};
-use super::client::SendError;
+use super::send_error::SendError;
 
 /// Bytes of a write: what more there is waits for the next one.
 pub(crate) const WRITE_BYTES: usize = 64 << 10;
@@ -51,9 +51,9 @@ const IDLE: Duration = Duration::from_secs(20);
 const REFUSED: Duration = Duration::from_secs(30);
 
 /// The answer to the request that begins a trunk.
-pub(crate) type Opening = Pin<Box<dyn Future<Output = Result<Response<Body>, SendError>> + Send>>;
+pub(crate) type TrunkOpening = Pin<Box<dyn Future<Output = Result<Response<Body>, SendError>> + Send>>;
 /// Sends the request that begins a trunk, with this body.
-pub(crate) type Opener = Box<dyn FnOnce(Body) -> Opening + Send>;
+pub(crate) type Opener = Box<dyn FnOnce(Body) -> TrunkOpening + Send>;
 
 /// Why a request over a trunk has no answer.
 #[derive(Debug)]
@@ -158,8 +158,9 @@ impl TrunkRun {
         self.waiting.end(why.as_deref().unwrap_or("the trunk has ended"));
     }
 
-    /// Opens it, and hands answers over as they come. The queue is taken by the request that is the trunk once
-    /// the other pod has accepted it, and until then what it holds is dropped here, when the reason is known.
+    /// Opens it, and hands answers over as they come. The queue is taken by the request that is the trunk
+    /// once the other pod has accepted it, and until then what it holds is dropped here, when the reason is
+    /// known.
     async fn run(&self, queue: mpsc::Receiver<Exchange>, opener: Opener) -> Result<(), String> {
         let (accept, accepted) = oneshot::channel();
         let requests = TrunkRequests::new(accepted, Arc::clone(&self.waiting));
@@ -193,15 +194,17 @@ impl TrunkRun {
             let Some(next) = next else { return Ok(()) };
             let Ok(data) = next.map_err(|error| error.to_string())?.into_data() else { continue };
             come.extend_from_slice(&data);
-            while let Some(frame) = Frame::take(&mut come, ANSWER_BYTES).map_err(|error| error.to_string())? {
+            while let Some(frame) =
+                TrunkFrame::take(&mut come, ANSWER_BYTES).map_err(|error| error.to_string())?
+            {
                 match frame {
-                    Frame::Answer(number, answer) => self.waiting.tell(number, Some(answer)),
-                    Frame::Broken(number) => self.waiting.tell(number, None),
-                    Frame::Leaving => {
+                    TrunkFrame::Answer(number, answer) => self.waiting.tell(number, Some(answer)),
+                    TrunkFrame::Broken(number) => self.waiting.tell(number, None),
+                    TrunkFrame::Leaving => {
                         self.leave(None);
                         has_left = true;
                     }
-                    Frame::Request(..) => return Err("the other pod sends requests".to_owned()),
+                    TrunkFrame::Request(..) => return Err("the other pod sends requests".to_owned()),
                 }
             }
         }

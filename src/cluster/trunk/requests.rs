@@ -20,8 +20,8 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Frame, TrunkError, WRITE_BYTES};
-use crate::cluster::client::SendError;
+use super::{TrunkError, TrunkFrame, WRITE_BYTES};
+use crate::cluster::send_error::SendError;
 
 type Told = Result<Response<Bytes>, TrunkError>;
 type Teller = oneshot::Sender<Told>;
@@ -130,8 +130,8 @@ impl Waiting {
     }
 }
 
-/// The body of the request that is a trunk: all that waits goes at once. Nothing goes before the other pod has
-/// accepted it.
+/// The body of the request that is a trunk: all that waits goes at once. Nothing goes before the other pod
+/// has accepted it.
 pub(super) struct TrunkRequests {
     queue: TrunkQueue,
     waiting: Arc<Waiting>,
@@ -187,7 +187,7 @@ impl HttpBody for TrunkRequests {
         while trunk.to_send.len() < WRITE_BYTES {
             match trunk.poll_next(context) {
                 Poll::Ready(Some((request, tell))) => {
-                    Frame::Request(trunk.waiting.begin(tell), request).encode(&mut trunk.to_send);
+                    TrunkFrame::Request(trunk.waiting.begin(tell), request).encode(&mut trunk.to_send);
                 }
                 Poll::Ready(None) => {
                     is_over = true;

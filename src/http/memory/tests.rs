@@ -81,9 +81,9 @@ async fn alone_a_peer_may_have_all_and_with_others_its_percentage() {
 async fn a_body_is_handed_out_in_pieces_and_holds_its_share_meanwhile() {
     use http_body_util::BodyExt;
     let budget = budget();
-    let mut reserved = budget.sending(&from(1));
-    reserved.grow_to(MIB).await.unwrap();
-    let mut body = reserved.body(vec![1; MIB]);
+    let mut share = budget.sending(&from(1));
+    share.grow_to(MIB).await.unwrap();
+    let mut body = share.body(vec![1; MIB]);
     let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!((piece.len(), budget.used_bytes()), (PIECE_BYTES, MIB));
     assert_eq!(body.collect().await.unwrap().to_bytes().len(), MIB - PIECE_BYTES);

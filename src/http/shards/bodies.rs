@@ -12,7 +12,7 @@ use serde_json::{Value, json, value::RawValue};
 use tokio::time::timeout;
 
 use super::{
-    ShardPlace, ShardedRoute, forward::PassedHead, group_in_path, moved, passed::BodyToPass, reach::Reach,
+    ShardOwner, ShardedRoute, forward::PassedHead, group_in_path, moved, passed::BodyToPass, reach::Reach,
     scope_of, unanswered::silent,
 };
 use crate::auth::{policy::Resource, verb::Verb};
@@ -196,9 +196,9 @@ impl ShardedRoute {
         let place = match sharded {
             None => None,
             Some((table, shard)) => match self.shards.find(shard).await? {
-                ShardPlace::Here(place) => Some(place),
-                ShardPlace::There(pod) if scope.is_passed_on => return Ok(moved(table, pod)),
-                ShardPlace::There(pod) => {
+                ShardOwner::Here(place) => Some(place),
+                ShardOwner::There(pod) if scope.is_passed_on => return Ok(moved(table, pod)),
+                ShardOwner::There(pod) => {
                     may_pass_on((&scope, &parts.uri), asked.verbs, [table])?;
                     let head = PassedHead::of(&parts, self.depth);
                     return Box::pin(self.ask_pod((pod, shard), &head, body)).await;

@@ -4,21 +4,24 @@
 use std::{pin::pin, time::Duration};
 
 use axum::{
-    body::{Body, HttpBody},
+    body::Body,
     extract::Request,
     http::{self, HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::Response,
 };
 use http_body_util::{BodyExt, Limited};
-use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     ShardedRoute, Shards,
+    by_head::{
+        flushes, is_for_a_stranger, is_long_poll, is_moved, is_read, is_small_write, owner_if_moved, path_of,
+        without_wait,
+    },
     hop::{self, HOP, NOT_PASSED_ON, PRINCIPAL},
     passed::{BodyForPod, BodyToPass, ClientsBody},
-    query,
+    reach::Reach,
     relayed::{RelayedFor, relayed},
     scope_of,
     store::nobody_owns,
@@ -28,22 +31,18 @@ use super::{
 use crate::{
     auth::{principal::Principal, quotas::Usage},
     cluster::{
-        client::SendError,
-        pod_name, pod_number,
+        pod_name,
+        send_error::SendError,
         ticket::{LIFE_SECS, Ticket, in_ticket},
         trunk::TrunkError,
     },
     http::{
-        accept::{self, Shape},
         body::Incoming,
         code::Code,
         connection::CountGuard,
-        context::{OWNER, PASSED_ID},
+        context::PASSED_ID,
         error::Problem,
-        media::MediaKind,
         scope::{RequestScope, RouteRequest},
-        shared_body::SharedBody,
-        times,
     },
 };
 use contracts::{
@@ -61,13 +60,8 @@ const REFUSAL_BYTES: usize = 1 << 20;
 /// How long a pod may take to answer a long poll at once.
 const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes of the body of a write that goes over a trunk at most.
-const SMALL_BYTES: u64 = 64 << 10;
-
 /// How many parts the path where trunks begin has.
 const TRUNK_DEPTH: usize = 3;
-/// How many parts the path of a table's flush has.
-const FLUSH_DEPTH: usize = 3;
 
 /// What a pod has answered.
 pub(super) struct Answered {
@@ -104,14 +98,6 @@ impl PassedHead {
         }
         Self { method: parts.method.clone(), path: path_of(&parts.uri, depth), headers, scope, wanted: None }
     }
-}
-
-/// The last `depth` parts of a path, with the query.
-fn path_of(uri: &Uri, depth: usize) -> String {
-    let path = uri.path();
-    let from = path.rmatch_indices('/').nth(depth.saturating_sub(1)).map_or(0, |(at, _)| at);
-    let path = path.get(from..).unwrap_or(path);
-    uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
 impl Shards {
@@ -210,6 +196,9 @@ impl Shards {
         });
         let result = match &answer {
             Ok(answer) if is_moved(answer) => ForwardResult::Moved,
+            Ok(answer) if self.cluster.secret.is_some() && is_for_a_stranger(answer) => {
+                ForwardResult::Refused
+            }
             Ok(_) => ForwardResult::Answered,
             Err(error) if error.is_unsent => ForwardResult::Unsent,
             Err(_) => ForwardResult::Failed,
@@ -329,7 +318,7 @@ impl ShardedRoute {
         if self.is_append && is_small_write(&parts, &head.scope) {
             return self.pass_small_on(head, parts, (pod, shard)).await;
         }
-        take_of_flushes(&parts, &head.scope, self.depth)?;
+        take_of_flushes(&parts, &head.scope, self.reach)?;
         let body = ClientsBody::of(&parts, &head.scope, &self.shards.parts.limits)?;
         let is_held_back = body.as_ref().is_some_and(ClientsBody::is_held_back);
         head.wanted = is_held_back.then(CancellationToken::new);
@@ -400,120 +389,10 @@ impl ShardedRoute {
     }
 }
 
-fn is_read(method: &Method) -> bool {
-    method == Method::GET || method == Method::HEAD
-}
-
-/// Whether an append is small, and soon answered: nothing in its query has it wait for S3. Lines are stored as
-/// they come.
-fn is_small_write(parts: &Parts, scope: &RequestScope) -> bool {
-    let is_plain = parts.uri.query().is_none()
-        && !parts.headers.contains_key(header::CONTENT_ENCODING)
-        && MediaKind::of_body(&parts.headers) != MediaKind::Lines;
-    let is_small = |body: &SharedBody| {
-        body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BYTES) && !body.is_held_back()
-    };
-    is_plain && scope.body.as_ref().is_some_and(is_small)
-}
-
-/// Whether a read waits for its first event and then answers with a page. Streams are counted with their
-/// answers.
-fn is_long_poll(parts: &Parts) -> bool {
-    let pairs = query(&parts.uri);
-    let said = |name: &str| pairs.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
-    let wait = said("wait").and_then(|wait| times::length("wait", wait).ok());
-    let is_page = match said("format") {
-        Some(format) => format != "ndjson",
-        None => !matches!(accept::shape(&parts.headers), Ok(Shape::Ndjson | Shape::Events)),
-    };
-    is_read(&parts.method) && is_page && wait.is_some_and(|wait| !wait.is_zero())
-}
-
-/// The path and the query of a long poll that is to be answered at once.
-fn without_wait(path: &str) -> String {
-    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
-    let is_kept = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or_default();
-        percent_decode_str(name).decode_utf8_lossy() != "wait"
-    };
-    let rest: Vec<&str> = query.split('&').filter(is_kept).collect();
-    format!("{path}?{}", rest.join("&"))
-}
-
-pub(super) fn is_moved<B>(answer: &Response<B>) -> bool {
-    answer.status() == StatusCode::MISDIRECTED_REQUEST && answer.headers().contains_key(OWNER)
-}
-
-/// The owner that a pod names instead of itself.
-fn owner_if_moved<B>(answer: &Response<B>) -> Option<u32> {
-    let name = answer.headers().get(OWNER).filter(|_| is_moved(answer))?.to_str().ok()?;
-    Some(pod_number(name).unwrap_or(u32::MAX))
-}
-
-/// What a request that is passed on takes of its caller's flushes; the owner counts none. The path has
-/// `depth` parts.
-fn take_of_flushes(parts: &Parts, scope: &RequestScope, depth: usize) -> Result<(), Problem> {
-    match scope.caller.usage().filter(|_| flushes(&parts.uri, depth)) {
+/// What a request that is passed on takes of its caller's flushes; the owner counts none.
+fn take_of_flushes(parts: &Parts, scope: &RequestScope, reach: Reach) -> Result<(), Problem> {
+    match scope.caller.usage().filter(|_| flushes(&parts.uri, reach)) {
         Some(usage) => Ok(usage.flush(Instant::now())?),
         None => Ok(()),
-    }
-}
-
-/// Whether a request asks for a flush, or waits for one. A table may be called `flush`, and a name in a query
-/// may be written in other ways.
-fn flushes(uri: &Uri, depth: usize) -> bool {
-    let waits = query(uri).iter().any(|(name, value)| name == "wait_for" && value == "cold");
-    waits || (depth == FLUSH_DEPTH && uri.path().ends_with("/flush"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_path_is_that_of_the_api_wherever_the_route_stands() {
-        for (uri, depth, path) in [
-            ("/tables/t", 2, "/tables/t"),
-            ("/tables/t?a=b", 2, "/tables/t?a=b"),
-            ("http://zombi:1/tables/a%2Fb/segments", 3, "/tables/a%2Fb/segments"),
-            ("/console/api/tables/t?x", 2, "/tables/t?x"),
-            ("/consumers/g/offset?table=t", 3, "/consumers/g/offset?table=t"),
-        ] {
-            assert_eq!(path_of(&uri.parse().unwrap(), depth), path, "{uri}");
-        }
-    }
-
-    #[test]
-    fn a_flush_is_one_however_it_is_asked_for_and_a_name_is_none() {
-        for (uri, depth, is_flush) in [
-            ("/tables/t/flush", 3, true),
-            ("/tables/flush", 2, false),
-            ("/tables/t?wait_for=cold", 2, true),
-            ("/tables/t/bulk?wait%5Ffor=%63old", 3, true),
-            ("/tables/t?idempotency_key=wait_for=cold", 2, false),
-        ] {
-            assert_eq!(flushes(&uri.parse().unwrap(), depth), is_flush, "{uri}");
-        }
-    }
-
-    #[test]
-    fn a_page_that_is_waited_for_is_a_long_poll_and_a_stream_is_none() {
-        for (uri, wanted, polls) in [
-            ("/tables/t?wait=30s", "*/*", true),
-            ("/tables/t?wait=500ms&format=json", "text/event-stream", true),
-            ("/tables/t?wait=0", "*/*", false),
-            ("/tables/t", "*/*", false),
-            ("/tables/t?wait=30", "application/x-ndjson", false),
-            ("/tables/t?wait=30&format=ndjson", "*/*", false),
-            ("/tables/t?wait=30", "text/event-stream", false),
-        ] {
-            let at_once = without_wait(uri);
-            assert!(
-                !at_once.contains("wait") && uri.contains("format") == at_once.contains("format"),
-                "{at_once}"
-            );
-            let request = Request::get(uri).header(header::ACCEPT, wanted).body(Body::empty()).unwrap();
-            assert_eq!(is_long_poll(&request.into_parts().0), polls, "{uri} {wanted}");
-        }
     }
 }

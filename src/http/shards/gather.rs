@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     ShardedRoute,
     asked::{AskedPod, AskedShards, SPARE, header_of},
-    forward::{PassedHead, is_moved},
+    by_head::is_moved,
+    forward::PassedHead,
     heard::{HeardFrom, HeardParts, Said, Taken, broken, read, received, take_moved, taken},
     hop,
     merge::{ListPage, merge},
@@ -315,11 +316,12 @@ mod tests {
 
     use super::*;
     use crate::{
+        auth::verb::Verb,
         cluster::{copies::tests::OwnedCopy, owners::ShardLogs, settings::ClusterSettings},
         http::{
             code::Code,
             shards::{
-                Shards,
+                Reach, RouteReach, Shards,
                 store::tests::{answering, code, stores_of},
                 tests::of_one_shard,
             },
@@ -344,16 +346,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_about_all_shards_is_answered_by_who_is_known_to_own_them() {
-        for (method, path, body) in [
-            (Method::GET, "/tables", r#"{"tables":[],"has_more":false,"next":null}"#),
-            (Method::GET, "/consumers", r#"{"groups":["g"]}"#),
-            (Method::GET, "/consumers/{group}", r#"{"group":"g","lag":0,"tables":[],"offsets":[]}"#),
-            (Method::DELETE, "/consumers/{group}", ""),
-            (Method::POST, "/flush", r#"{"events":0,"bytes":0,"segments":[]}"#),
+        let (tables, groups) = (r#"{"tables":[],"has_more":false,"next":null}"#, r#"{"groups":["g"]}"#);
+        let group = r#"{"group":"g","lag":0,"tables":[],"offsets":[]}"#;
+        for (method, path, what, body) in [
+            (Method::GET, "/tables", Gathered::Tables, tables),
+            (Method::GET, "/consumers", Gathered::Groups, groups),
+            (Method::GET, "/consumers/{group}", Gathered::Group, group),
+            (Method::DELETE, "/consumers/{group}", Gathered::GroupDeleted, ""),
+            (Method::POST, "/flush", Gathered::Flush, r#"{"events":0,"bytes":0,"segments":[]}"#),
         ] {
             let owned = OwnedCopy::new().await;
             let stores = stores_of(&owned);
-            let route = (Some(&method), path);
+            let route = RouteReach { path, verb: Verb::Operate, reach: Reach::All(what) };
             let endpoint =
                 shards_of(&owned).endpoint(route, &stores, answering(move || body.into_response()));
             let request = || Request::builder().method(&method).body(Body::empty()).unwrap();

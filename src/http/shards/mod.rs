@@ -1,11 +1,13 @@
 //! Requests to the shards that they are about: here, in another pod, or in all of them. This is inside of
 //! what surrounds every request, so that the pod which a client asks lets it in, counts and logs it.
 //!
-//! Below `http::state`, as handlers know nothing of shards: each handler works on one store.
+//! Below `http::state`, as handlers work on one store each and know nothing of shards. Only the probes tell
+//! other pods how far this one is with the logs.
 
 mod applied;
 mod asked;
 mod bodies;
+mod by_head;
 mod counted;
 mod forward;
 mod gather;
@@ -24,20 +26,18 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::Request,
-    http::{Extensions, Method, Uri},
+    http::{Extensions, Uri},
     response::{IntoResponse, Response},
 };
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::store::{OwnedStore, ShardStores};
+use self::store::{ShardHandlers, nobody_owns};
 pub(super) use self::{
     applied::{tell_applied, tell_scrubbed},
     hop::{AskedBy, Passed, asked_by, tell_records},
-    trunk::{TRUNK, TrunkApi, trunk},
-};
-use self::{
-    reach::{Reach, appends, reach},
-    store::{ShardHandlers, nobody_owns},
+    reach::{Gathered, Reach, RouteReach},
+    trunk::{TRUNK, TrunkAnswerer, TrunkApi, trunk},
 };
 use super::{
     code::Code,
@@ -80,12 +80,12 @@ pub(crate) struct ShardParts {
     pub(crate) confirm_timeout: Option<Duration>,
 }
 
-/// Where a shard is.
+/// Which pod owns a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ShardPlace {
-    /// On this pod: its place among those of this pod.
+enum ShardOwner {
+    /// This one: the shard's place among those of this pod.
     Here(usize),
-    /// On another pod.
+    /// Another one.
     There(u32),
 }
 
@@ -110,33 +110,28 @@ impl Shards {
     /// The handler of a route over each of this pod's stores, as one that chooses.
     pub(super) fn endpoint<A: Send + Sync + 'static>(
         self: &Arc<Self>,
-        (method, path): (Option<&Method>, &str),
+        route: RouteReach<'_>,
         stores: &ShardStores<A>,
         maker: HandlerMaker<Arc<A>>,
     ) -> HandlerEndpoint {
-        self.routed((method, path), ShardHandlers::new(stores, maker))
+        self.routed(route, ShardHandlers::new(stores, maker))
     }
 
     /// The handler of a route that works on no store: a shard's owner answers what is about that shard.
     pub(super) fn of_process(
         self: &Arc<Self>,
-        (method, path): (Option<&Method>, &str),
+        route: RouteReach<'_>,
         here: HandlerEndpoint,
     ) -> HandlerEndpoint {
-        match reach(method, path) {
+        match route.reach {
             Reach::This => here,
-            _ => self.routed((method, path), ShardHandlers::Bound(vec![here])),
+            _ => self.routed(route, ShardHandlers::Bound(vec![here])),
         }
     }
 
-    fn routed(
-        self: &Arc<Self>,
-        (method, path): (Option<&Method>, &str),
-        here: ShardHandlers,
-    ) -> HandlerEndpoint {
-        let reach = reach(method, path);
-        let depth = path.matches('/').count();
-        let is_append = appends(method, path);
+    fn routed(self: &Arc<Self>, route: RouteReach<'_>, here: ShardHandlers) -> HandlerEndpoint {
+        let RouteReach { path, verb, reach } = route;
+        let (depth, is_append) = (path.matches('/').count(), verb == Verb::Append);
         let route = Arc::new(ShardedRoute { shards: Arc::clone(self), reach, is_append, depth, here });
         Arc::new(move |request| {
             let route = Arc::clone(&route);
@@ -148,11 +143,11 @@ impl Shards {
     ///
     /// # Errors
     /// 503 if nobody owns it, or nobody can tell who does.
-    async fn find(&self, shard: u32) -> Result<ShardPlace, Problem> {
+    async fn find(&self, shard: u32) -> Result<ShardOwner, Problem> {
         let pod = self.owner(shard).await?;
         Ok(match self.own.binary_search(&shard) {
-            Ok(place) if pod == self.cluster.own => ShardPlace::Here(place),
-            _ => ShardPlace::There(pod),
+            Ok(place) if pod == self.cluster.own => ShardOwner::Here(place),
+            _ => ShardOwner::There(pod),
         })
     }
 
@@ -207,13 +202,13 @@ impl ShardedRoute {
     async fn of_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
         let shard = self.shards.cluster.shard(&table);
         let pod = match self.shards.find(shard).await? {
-            ShardPlace::Here(place) => {
+            ShardOwner::Here(place) => {
                 if self.reach == Reach::TableFlush {
                     self.here.confirm(place).await?; // another owner may have what is not in S3
                 }
                 return Ok(self.here_at(place, request).await);
             }
-            ShardPlace::There(pod) => pod,
+            ShardOwner::There(pod) => pod,
         };
         let scope = scope_of(request.extensions());
         if scope.is_passed_on {

@@ -103,8 +103,8 @@ impl ClientsBody {
         Ok(Some(Self { body, caller, hold, is_stream, ended, taking }))
     }
 
-    /// Whether nothing of it was read, nor is being read now. Once a pod's part in it was given up, that stays
-    /// so.
+    /// Whether nothing of it was read, nor is being read now. Once a pod's part in it was given up, that
+    /// stays so.
     pub(super) fn is_untouched(&self) -> bool {
         let _taking = self.taking.lock();
         self.received() == 0

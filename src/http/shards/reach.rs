@@ -1,10 +1,22 @@
-//! Which shards a route is about. Pure.
+//! Which shards a route is about. That is said where the route is added, and nothing guesses it from a method
+//! or a path.
 
-use axum::http::Method;
+use crate::auth::verb::Verb;
+
+/// What decides by whom a route's requests are answered.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct RouteReach<'a> {
+    /// Its path in the API, with `{names}` for what varies.
+    pub(in crate::http) path: &'a str,
+    /// What it does.
+    pub(in crate::http) verb: Verb,
+    /// Which shards it is about.
+    pub(in crate::http) reach: Reach,
+}
 
 /// Which shards a route is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(in crate::http) enum Reach {
     /// None: this pod answers by itself.
     This,
     /// That of the table in the path.
@@ -25,7 +37,7 @@ pub(super) enum Reach {
 
 /// What all shards are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gathered {
+pub(in crate::http) enum Gathered {
     /// A page of the tables.
     Tables,
     /// The consumer groups.
@@ -50,56 +62,5 @@ impl Gathered {
     /// can be, and counts are shown.
     pub(super) fn ends_early(self) -> bool {
         self.is_read() && self != Self::Stats
-    }
-}
-
-/// What a route is about, by its method and its path with `{names}`.
-pub(super) fn reach(method: Option<&Method>, path: &str) -> Reach {
-    let method = method.map_or("", Method::as_str);
-    match (method, path) {
-        ("GET", "/tables") => Reach::All(Gathered::Tables),
-        ("GET", "/consumers") => Reach::All(Gathered::Groups),
-        ("GET", "/consumers/{group}") => Reach::All(Gathered::Group),
-        ("DELETE", "/consumers/{group}") => Reach::All(Gathered::GroupDeleted),
-        ("POST", "/flush") => Reach::All(Gathered::Flush),
-        ("GET", "/stats") => Reach::All(Gathered::Stats),
-        ("GET", "/consumers/{group}/offset") => Reach::QueryTable,
-        ("POST", "/consumers/{group}/commit") => Reach::BodyTables,
-        ("POST", "/consumers/{group}/reset") => Reach::BodyTable,
-        ("POST", "/cluster/shards/{shard}/move") => Reach::Numbered,
-        // A handshake says what a pod takes, whatever the table.
-        ("OPTIONS", _) => Reach::This,
-        ("POST", "/tables/{table}/flush") => Reach::TableFlush,
-        (_, path) if path.starts_with("/tables/{table}") => Reach::Table,
-        _ => Reach::This,
-    }
-}
-
-/// Whether a route appends events.
-pub(super) fn appends(method: Option<&Method>, path: &str) -> bool {
-    method == Some(&Method::POST)
-        && matches!(path, "/tables/{table}" | "/tables/{table}/bulk" | "/tables/{table}/raw")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_about_a_table_goes_to_its_shard_and_lists_to_all() {
-        for (method, path, expected) in [
-            (Method::POST, "/tables/{table}", Reach::Table),
-            (Method::GET, "/tables/{table}", Reach::Table),
-            (Method::GET, "/tables/{table}/erase/{id}", Reach::Table),
-            (Method::POST, "/tables/{table}/flush", Reach::TableFlush),
-            (Method::OPTIONS, "/tables/{table}/raw", Reach::This),
-            (Method::GET, "/tables", Reach::All(Gathered::Tables)),
-            (Method::POST, "/consumers/{group}/commit", Reach::BodyTables),
-            (Method::GET, "/settings", Reach::This),
-            (Method::GET, "/cluster", Reach::This),
-            (Method::POST, "/cluster/shards/{shard}/move", Reach::Numbered),
-        ] {
-            assert_eq!(reach(Some(&method), path), expected, "{method} {path}");
-        }
     }
 }

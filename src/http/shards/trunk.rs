@@ -1,5 +1,5 @@
-//! The end of a trunk that answers: the body of one request has the requests of another pod, and its answer has
-//! their answers. Each of them is let in and answered as if it had come by itself.
+//! The end of a trunk that answers: the body of one request has the requests of another pod, and its answer
+//! has their answers. Each of them is let in and answered as if it had come by itself.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -27,8 +27,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{hop::HOP, scope_of};
 use crate::{
-    cluster::trunk::{ANSWER_BYTES, Frame, WRITE_BYTES},
-    http::{connection::Connection, route_table::Routes, shared_body::SharedBody},
+    cluster::trunk::{ANSWER_BYTES, TrunkFrame, WRITE_BYTES},
+    http::{connection::Connection, route::AnswerFuture, shared_body::SharedBody},
 };
 
 /// Where trunks begin, with the version of what goes over them.
@@ -44,10 +44,13 @@ const QUIET: Duration = Duration::from_secs(60);
 /// The same after that pod was told that this one stops.
 const QUIET_LEAVING: Duration = Duration::from_secs(2);
 
+/// Answers a request as if it had come by itself. The routes that do so stand above this room.
+pub(in crate::http) type TrunkAnswerer = Arc<dyn Fn(Request, Arc<Connection>) -> AnswerFuture + Send + Sync>;
+
 /// What answers the requests of trunks.
 pub(in crate::http) struct TrunkApi {
-    /// The routes that they may ask for.
-    pub(in crate::http) routes: Arc<Routes>,
+    /// Answers those that they may send.
+    pub(in crate::http) answerer: TrunkAnswerer,
     /// Ends trunks at shutdown.
     pub(in crate::http) stopping: CancellationToken,
 }
@@ -69,7 +72,7 @@ pub(in crate::http) async fn trunk(State(api): State<Arc<TrunkApi>>, request: Re
         under_way: JoinSet::new(),
         bytes_under_way: 0,
         to_send: BytesMut::new(),
-        routes: Arc::clone(&api.routes),
+        answerer: Arc::clone(&api.answerer),
         connection: scope.connection,
         stopping: Some(Box::pin(api.stopping.clone().cancelled_owned())),
         quiet: Box::pin(sleep(QUIET)),
@@ -87,10 +90,10 @@ struct TrunkAnswers {
     /// What has come of the next one.
     come: BytesMut,
     /// Answers, and how many bytes their requests had. Ends with the trunk.
-    under_way: JoinSet<(Frame, usize)>,
+    under_way: JoinSet<(TrunkFrame, usize)>,
     bytes_under_way: usize,
     to_send: BytesMut,
-    routes: Arc<Routes>,
+    answerer: TrunkAnswerer,
     connection: Arc<Connection>,
     /// Until it has been said that no more requests should come.
     stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -102,16 +105,18 @@ impl TrunkAnswers {
     /// Begins what has come.
     fn begin(&mut self, data: &[u8]) -> Result<(), axum::Error> {
         self.come.extend_from_slice(data);
-        while let Some(frame) = Frame::take(&mut self.come, REQUEST_BYTES).map_err(axum::Error::new)? {
-            let Frame::Request(number, request) = frame else { return Err(axum::Error::new(NotPassedOn)) };
+        while let Some(frame) = TrunkFrame::take(&mut self.come, REQUEST_BYTES).map_err(axum::Error::new)? {
+            let TrunkFrame::Request(number, request) = frame else {
+                return Err(axum::Error::new(NotPassedOn));
+            };
             if request.method() != Method::POST || !request.headers().contains_key(HOP) {
                 return Err(axum::Error::new(NotPassedOn));
             }
             let bytes = request.body().len();
             self.bytes_under_way += bytes;
-            let (routes, connection) = (Arc::clone(&self.routes), Arc::clone(&self.connection));
+            let (answerer, connection) = (Arc::clone(&self.answerer), Arc::clone(&self.connection));
             let answering = async move {
-                let answer = routes.answer(request.map(Body::from), connection).await;
+                let answer = answerer(request.map(Body::from), connection).await;
                 let (parts, body) = answer.into_parts();
                 let body = Limited::new(body, ANSWER_BYTES / 2).collect().await.ok()?;
                 Some(Response::from_parts(parts, body.to_bytes()))
@@ -119,7 +124,8 @@ impl TrunkAnswers {
             // Boxed: the runtime moves a task several times, and this one is large.
             self.under_way.spawn(Box::pin(async move {
                 let answer = AssertUnwindSafe(answering).catch_unwind().await.ok().flatten();
-                (answer.map_or(Frame::Broken(number), |answer| Frame::Answer(number, answer)), bytes)
+                let broken = TrunkFrame::Broken(number);
+                (answer.map_or(broken, |answer| TrunkFrame::Answer(number, answer)), bytes)
             }));
         }
         Ok(())
@@ -173,7 +179,7 @@ impl HttpBody for TrunkAnswers {
         if trunk.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(context).is_ready()) {
             trunk.stopping = None;
             trunk.expect_more();
-            Frame::Leaving.encode(&mut trunk.to_send);
+            TrunkFrame::Leaving.encode(&mut trunk.to_send);
         }
         if let Err(error) = trunk.poll_requests(context).and_then(|()| trunk.poll_answers(context)) {
             return Poll::Ready(Some(Err(error)));
@@ -207,10 +213,10 @@ mod tests {
     use super::*;
     use crate::{
         cluster::{
-            client::SendError,
+            send_error::SendError,
             trunk::{Opener, TrunkError, Trunks},
         },
-        http::scope::RequestScope,
+        http::{Routes, scope::RequestScope},
     };
 
     /// The other pod, to which trunks are opened.
@@ -223,7 +229,10 @@ mod tests {
 
     impl OtherPod {
         fn new(router: Router) -> Self {
-            let api = TrunkApi { routes: Arc::new(router.into()), stopping: CancellationToken::new() };
+            let routes = Routes::from(router);
+            let answerer: TrunkAnswerer =
+                Arc::new(move |request, connection| routes.answer(request, connection));
+            let api = TrunkApi { answerer, stopping: CancellationToken::new() };
             Self { api: Arc::new(api), opened: Arc::default(), cut: CancellationToken::new() }
         }
 

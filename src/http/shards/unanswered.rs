@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Shards;
 use crate::{
-    cluster::{client::SendError, pod_name},
+    cluster::{pod_name, send_error::SendError},
     http::{code::Code, error::Problem},
 };
 

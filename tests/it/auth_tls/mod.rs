@@ -1,5 +1,6 @@
 //! TLS on the main port: who is let in, certificates that change while requests run, and clients that stall.
 
+mod admin;
 mod clients;
 mod console;
 mod reload;

@@ -35,6 +35,7 @@ async fn a_certificate_is_a_principal_that_the_policy_names_and_a_token_counts_b
     let oncall = named("oncall", format!("subjectAltName = URI:{ONCALL}"));
     let other = named("other", "subjectAltName = URI:spiffe://corp/ns/shop/sa/other".to_owned());
     let nameless = named("nameless", "subjectAltName = DNS:oncall".to_owned());
+    let both = named("both", format!("subjectAltName = URI:{ONCALL}, URI:spiffe://corp/ns/shop/sa/other"));
     let (ci, unknown) = (token("ci"), token("unknown"));
     type Case<'a> = (&'a Certified, Option<&'a str>, &'a str, u16, Value);
     let forbidden = |who: &str, table: &str| {
@@ -42,12 +43,12 @@ async fn a_certificate_is_a_principal_that_the_policy_names_and_a_token_counts_b
         json!({"code": "forbidden", "principal": who, "verb": "append", "resource": resource})
     };
     let unauthenticated = |reason: Value| json!({"code": "unauthenticated", "reason": reason});
-    let by_name = format!("cert:{ONCALL}");
-    let cases: [Case<'_>; 7] = [
+    let cases: [Case<'_>; 8] = [
         (&oncall, None, "orders", 201, json!({})),
-        (&oncall, None, "secret", 403, forbidden(&by_name, "secret")),
+        (&oncall, None, "secret", 403, forbidden(&format!("cert:{ONCALL}"), "secret")),
         (&other, None, "orders", 403, forbidden("cert:spiffe://corp/ns/shop/sa/other", "orders")),
         (&nameless, None, "orders", 401, unauthenticated(json!(null))),
+        (&both, None, "orders", 401, unauthenticated(json!(null))),
         (&oncall, Some(&ci), "orders", 403, forbidden("token:ci", "orders")),
         (&oncall, Some(&unknown), "orders", 401, unauthenticated(json!("unknown_token"))),
         (&oncall, Some("zmb_x"), "orders", 401, unauthenticated(json!("malformed"))),

@@ -1,8 +1,9 @@
 //! Killed at every step and run again with the same words, a backup and a restore are whole.
 
+use serde_json::json;
 use testing::{Sent, TestServer, server::BUCKET};
 
-use super::{at, done, killed, refused, serve};
+use super::{at, done, json_of, killed, refused, serve};
 
 #[tokio::test]
 async fn a_backup_that_was_killed_is_run_again() {
@@ -78,16 +79,37 @@ async fn a_restore_that_was_killed_is_run_again() {
     }
 }
 
+/// Segments of one table that overlap, so that one of them must be cut: a copy of what another store had.
+async fn overlapping() -> (TestServer, Sent) {
+    let z = TestServer::start_tiered(&[]).await;
+    let mut sent = Sent::default();
+    for _ in 0..2 {
+        sent.append(&z, "t", 1, 10).await;
+        z.flush_and_evict().await;
+    }
+    let other = serve(&z, "other").await;
+    Sent::default().append(&other, "t", 1, 15).await;
+    other.flush_and_evict().await;
+    for (key, body) in z.objects("other/segments/") {
+        z.store().replace(BUCKET, key.strip_prefix("other/").unwrap(), body);
+    }
+    (z, sent)
+}
+
 #[tokio::test]
 async fn manifests_are_made_anew_though_it_was_killed() {
-    let mut z = TestServer::start_tiered(&[]).await;
-    let mut sent = Sent::default();
-    sent.append(&z, "t", 3, 90).await;
-    z.flush_and_evict().await;
+    let (mut z, sent) = overlapping().await;
     z.kill().await;
     z.objects("manifests/").iter().for_each(|(key, _)| z.store().delete(BUCKET, key));
-    killed(&mut z, "rebuild-cut=return", &["manifest", "rebuild"]).await;
-    assert!(z.objects("manifests/").is_empty());
+    let planned = json_of(&z, &["manifest", "rebuild", "--dry-run"]).await;
+    assert_eq!((&planned["segments"], &planned["cut_segments"]), (&json!(2), &json!(1)), "{planned}");
+    let before = z.objects("segments/").len();
+    for point in ["rebuild-put=return", "rebuild-cut=return"] {
+        killed(&mut z, point, &["manifest", "rebuild"]).await;
+        assert!(z.objects("manifests/").is_empty(), "{point}");
+        assert_eq!(z.objects("segments/").len(), before + 1, "what is cut is cut once: {point}");
+        refused(&z, &["verify"], &["no manifest"]).await;
+    }
     done(&z, &["manifest", "rebuild"]).await;
     z.audit().await;
     std::fs::remove_dir_all(z.data_dir()).unwrap();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use testing::{Sent, TestServer};
+use testing::{Sent, TestServer, command::CommandLine};
 
-use super::{done, refused};
+use super::{done, json_of, refused};
 
 /// The lines that are events.
 fn events(text: &str) -> Vec<Value> {
@@ -80,9 +80,48 @@ async fn one_table_is_printed_at_a_time() {
     assert_eq!(events(&text)[0]["payload"], "b");
     assert!(files() == before, "nothing is written to it");
     refused(&z, &["salvage", "--table", "c"], &["table c"]).await;
+    // Counted, each of them is, and none is printed.
+    let counts = |tables: &[&str]| {
+        let tables: Vec<_> = tables.iter().map(|table| json!({"table": table, "events": 1})).collect();
+        json!({"tables": tables, "erasures": [], "has_bucket": true})
+    };
+    assert_eq!(json_of(&z, &["salvage", "--dry-run"]).await, counts(&["a", "b"]));
+    assert_eq!(json_of(&z, &["salvage", "--dry-run", "--table", "b"]).await, counts(&["b"]));
+    let text = done(&z, &["salvage", "--dry-run"]).await;
+    for line in ["1 events of a that", "1 events of b that", "no event was printed"] {
+        assert!(text.contains(line), "nothing of {line:?} in {text}");
+    }
+    assert!(events(&text).is_empty(), "{text}");
+    refused(&z, &["salvage", "--dry-run", "--table", "c"], &["table c"]).await;
+    assert!(files() == before, "nothing is written to it");
     // It was only read.
     z.run().await;
     assert_eq!(z.read_all("a", "").await.len(), 6);
+}
+
+/// What is to be posted has nothing else in it; what is said beside it, and how far it is, a person sees.
+#[tokio::test]
+async fn events_alone_are_printed_and_all_else_is_said_beside_them() {
+    let mut z = TestServer::start().await;
+    Sent::default().append(&z, "t", 2, 50).await;
+    z.kill().await;
+    let directory = z.data_dir().display().to_string();
+    let words = ["salvage", "--data-dir", &directory];
+    let ran = CommandLine::new(&[&words[..], &["--json"]].concat()).run().await;
+    assert_eq!((ran.code, ran.out.lines().count(), events(&ran.out).len()), (Some(0), 50, 50), "{}", ran.out);
+    let counts = json!({"tables": [{"table": "t", "events": 50}], "erasures": [], "has_bucket": false});
+    assert_eq!(serde_json::from_str::<Value>(&ran.err).unwrap(), counts);
+    for words in [&words[..], &[&words[..], &["--dry-run"]].concat()] {
+        let ran = CommandLine::new(words).watched(120).await;
+        assert_eq!(ran.code, Some(0), "{words:?}: {}", ran.err);
+        for word in ["%", " left"] {
+            assert!(ran.err.contains(word), "{words:?}: {word:?} is not shown: {:?}", ran.err);
+        }
+    }
+    // Where the events themselves are on the terminal, no bar stands between them.
+    let ran = CommandLine::new(&words).on_terminal(120).await;
+    assert_eq!((ran.code, events(&ran.out).len()), (Some(0), 50), "{}", ran.out);
+    assert!(!ran.out.contains(" left"), "{}", ran.out);
 }
 
 #[tokio::test]

@@ -98,9 +98,17 @@ async fn a_directory_holds_a_backup_too() {
     done(&z, &["restore", "--from", &directory, "--to", &at("restored"), "--source-is-gone"]).await;
     let restored = serve(&z, "restored").await;
     assert_eq!(Sent::from_records(&restored.read_all("t", "limit=50").await), sent);
-    // On a terminal both show how far they are.
-    let second = place.path().join("second").display().to_string();
-    for words in [&["verify", &*directory][..], &["backup", "--from", &directory, "--to", &second]] {
+    // On a terminal each of them shows how far it is.
+    let [second, third] = ["second", "third"].map(|name| place.path().join(name).display().to_string());
+    for words in [
+        &["verify", &*directory][..],
+        &["backup", "--from", &directory, "--to", &second],
+        &["restore", "--from", &directory, "--to", &third, "--source-is-gone"],
+        &["manifest", "rebuild", &third],
+    ] {
+        if words[0] == "manifest" {
+            std::fs::remove_dir_all(place.path().join("third/manifests")).unwrap();
+        }
         let ran = CommandLine::new(words).watched(120).await;
         assert_eq!(ran.code, Some(0), "{words:?}: {}", ran.err);
         for word in ["%", " left"] {

@@ -127,6 +127,10 @@ async fn what_only_the_volumes_of_a_pod_have_is_salvaged() {
     }
     cluster.pods[1].kill().await;
     refused(&cluster.pods[1], &["salvage"], &["--table", &other]).await;
+    let counted = json_of(&cluster.pods[1], &["salvage", "--dry-run"]).await;
+    let mut names = [&tables[1], &other];
+    names.sort_unstable();
+    assert_eq!(counted["tables"], json!(names.map(|table| json!({"table": table, "events": 2}))));
     let text = done(&cluster.pods[1], &["salvage", "--table", &tables[1]]).await;
     let events: Vec<Value> = text
         .lines()

@@ -102,6 +102,40 @@ async fn nobody_is_a_pod_by_a_header() {
     }
 }
 
+/// What a pod has counted of the requests that it has passed on, by what became of them.
+async fn passed_on(pod: &TestServer, result: &str) -> u64 {
+    let metrics = pod.admin_metrics().await;
+    let name = format!(r#"zombi_forwarded_requests_total{{result="{result}"}} "#);
+    let count =
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).expect("it is there from the start");
+    count.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_pod_that_another_does_not_believe_counts_that_and_no_denial() {
+    let directory = TempDir::new().unwrap();
+    let (mut cluster, token) = secured(directory.path(), OWNER).await;
+    let path = format!("/tables/{}", cluster.table_of(1));
+    let ask = async |pod: &TestServer| {
+        let asked = pod.request(Method::GET, &path).bearer_auth(&token).send().await;
+        let (status, problem) = answer(asked.unwrap()).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (403, &json!("forbidden")), "{problem}");
+        (passed_on(pod, "answered").await, passed_on(pod, "refused").await)
+    };
+    let again = async |pod: &mut TestServer, key: &str, text: &str| {
+        let file = directory.path().join(key);
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(pod.terminate().await, Some(0));
+        pod.set(key, &file.display().to_string());
+        pod.run().await;
+    };
+    again(&mut cluster.pods[1], "auth.policy_file", &OWNER.replace("table-*", "other-*")).await;
+    assert_eq!(ask(&cluster.pods[0]).await, (1, 0), "the owner's policy denies it, and it is believed");
+    again(&mut cluster.pods[0], "cluster.secret_file", "another secret of the cluster, 32 bytes or more")
+        .await;
+    assert_eq!(ask(&cluster.pods[0]).await, (0, 1));
+}
+
 #[tokio::test]
 async fn a_long_poll_holds_its_place_where_the_client_asks() {
     let directory = TempDir::new().unwrap();

@@ -49,15 +49,15 @@ async fn bulks(z: &TestServer, bulks: Range<usize>) -> usize {
 }
 
 #[tokio::test]
-async fn a_thousand_events_sent_together_are_one_group_written_once() {
+async fn a_thousand_events_sent_together_are_one_batch_written_once() {
     let z = TestServer::start().await;
     bulks(&z, 0..1).await;
-    let (before, groups) = (written(&z), z.metric("zombi_append_batch_requests_count").await);
+    let (before, batches) = (written(&z), z.metric("zombi_append_batch_requests_count").await);
     let sent = bulks(&z, 1..11).await;
     assert_eq!(
-        z.metric("zombi_append_batch_requests_count").await - groups,
+        z.metric("zombi_append_batch_requests_count").await - batches,
         10.0,
-        "a group, and so a sync, for each bulk"
+        "a batch, and so a sync, for each bulk"
     );
     let written = written(&z) - before;
     assert!(written < sent * 3 / 2, "{written} bytes were written for {sent} bytes of events");

@@ -2,6 +2,7 @@
 //! any object of the bucket.
 
 mod asked;
+mod found;
 mod leases;
 mod restarts;
 mod tables;
@@ -9,10 +10,11 @@ mod tiers;
 
 use std::{fs, path::Path};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use contracts::hex::hex;
 use testing::{TestServer, server::eventually};
 
 /// Objects stay for as long as they would in production, and nothing is merged by itself.
@@ -22,19 +24,29 @@ const KEEPING: [(&str, &str); 3] = [
     ("manifests.keep_secs", "1000000"),
 ];
 
-/// A text that is found as it is in compressed files, too: nothing in it repeats.
-fn secret(number: usize) -> String {
-    use sha2::{Digest, Sha256};
-    hex(&Sha256::digest(format!("secret {number}"))[..20])
+/// A text like no other: no four bytes of it are in another one, as `found` checks.
+fn text_like_no_other(number: usize) -> String {
+    URL_SAFE_NO_PAD.encode(&Sha256::digest(format!("secret 10 {number}"))[..20])
 }
+
+/// The part of such a text that is found as it is in RocksDB's table files, too. LZ4 takes four bytes and
+/// more out that were there before; three at either end may go with what is around them.
+fn secret(number: usize) -> String {
+    let text = text_like_no_other(number);
+    text[3..text.len() - 3].to_owned()
+}
+
+/// What tells the secrets of an event apart: payload, key, header and idempotency key.
+const OF_PARTS: [usize; 4] = [0, 1000, 2000, 3000];
 
 /// An event whose payload, key, header and idempotency key each hold a secret of their own.
 fn event(number: usize) -> Value {
+    let [payload, key, header, once] = OF_PARTS.map(|part| text_like_no_other(number + part));
     json!({
-        "payload": format!("payload-{}", secret(number)),
-        "key": format!("key-{}", secret(number + 1000)),
-        "headers": {"subject": format!("header-{}", secret(number + 2000))},
-        "idempotency_key": format!("once-{}", secret(number + 3000)),
+        "payload": format!("payload-{payload}"),
+        "key": format!("key-{key}"),
+        "headers": {"subject": format!("header-{header}")},
+        "idempotency_key": format!("once-{once}"),
         "timestamp_ms": 1_700_000_000_000_i64 + number as i64,
         "partition": 0,
     })
@@ -42,7 +54,7 @@ fn event(number: usize) -> Value {
 
 /// What must not be found of it any more.
 fn secrets(number: usize) -> [String; 4] {
-    [0, 1000, 2000, 3000].map(|more| secret(number + more))
+    OF_PARTS.map(|part| secret(number + part))
 }
 
 async fn write(z: &TestServer, numbers: std::ops::Range<usize>) {

@@ -166,6 +166,11 @@ async fn one_that_no_manifest_lists_is_told_by_salvage() {
     for words in ["the manifests do not list it", "partition 0 [1, 2) [5, 6)"] {
         assert!(text.contains(words), "nothing of {words:?} in {text}");
     }
+    let (is_right, text) = z.look(&["salvage", "--dry-run", "--json"]).await;
+    assert!(is_right, "{text}");
+    let shown: Value = serde_json::from_str(&text).unwrap();
+    let parts = json!([{"partition": 0, "ranges": [[1, 2], [5, 6]]}]);
+    assert_eq!(shown["erasures"][0]["parts"], parts, "{shown}");
     // It is carried out where the volume is.
     z.run().await;
     eventually("it is erased", async || is_erased(&z, 1).await && all_gone(&z)).await;

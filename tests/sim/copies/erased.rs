@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// So many events there are, of which these are erased.
-const EVENTS: u64 = 6;
+pub(super) const EVENTS: u64 = 6;
 const ERASED: [Offset; 2] = [1, 3];
 /// How long an erasure goes on waiting for a copy that is away, and others are killed meanwhile.
 const WAITS: Duration = Duration::from_secs(20);
@@ -46,7 +46,7 @@ fn holders(pods: &[Pod]) -> Vec<&'static str> {
 }
 
 /// Waits until something holds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let until = Instant::now() + 2 * SOON;
     while !holds().await {
         assert!(Instant::now() < until, "in vain: {what}");
@@ -55,7 +55,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Writes the events; where the log ends then.
-async fn write(world: &World) -> LogSeq {
+pub(super) async fn write(world: &World) -> LogSeq {
     for id in 0..EVENTS {
         until("an event is taken", async || {
             let events = vec![(0, event(id, true, world.clock.now_ms()))];
@@ -91,7 +91,7 @@ async fn is_done(world: &World, id: Uuid) -> bool {
 }
 
 /// Waits until every copy has applied the log up to this entry.
-async fn applied_by_all(pods: &[Pod], upto: LogSeq) {
+pub(super) async fn applied_by_all(pods: &[Pod], upto: LogSeq) {
     until("all copies have applied the events", async || {
         let mut are_there = true;
         for pod in pods {

@@ -201,7 +201,7 @@ impl RandomRun {
         if let Some(network) = &mut self.network {
             network.heal().await?;
         }
-        let LoadedCluster { servers, pods, load } = &mut self.cluster;
+        let LoadedCluster { servers, pods, load, .. } = &mut self.cluster;
         load.only_ask(0..pods.len());
         pods[0].store().is_down.store(false, SeqCst);
         let Broken { frozen_pods, ended_pods, frozen_servers, .. } = mem::take(&mut self.broken);

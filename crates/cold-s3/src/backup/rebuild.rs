@@ -223,6 +223,7 @@ async fn write(
         } else {
             let segment = cut(place, partition, piece, epoch).await?;
             put(place, &segment).await?;
+            crash::point("rebuild-put");
             cold.segments.push(Arc::new(segment.meta));
         }
     }

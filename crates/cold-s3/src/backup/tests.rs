@@ -2,6 +2,7 @@
 //! names with what came later.
 
 mod cluster;
+mod meanwhile;
 
 use std::{collections::BTreeMap, path::PathBuf};
 

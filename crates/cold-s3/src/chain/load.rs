@@ -129,8 +129,8 @@ pub(crate) async fn refuse_lost_chain(objects: &dyn ObjectPlace) -> Result<(), S
         // A new chain would start again at offset 0, and give the offsets of these segments a second time.
         Some(key) => Err(StorageError::Refused(format!(
             "there are segments below this prefix (such as {key}) but no manifest: the manifests were \
-             deleted, or never copied. This is not a new store. Restore the objects below manifests/, or make \
-             them anew from the segments: zombi manifest rebuild. Nothing was changed"
+             deleted, or never copied. This is not a new store. Restore the objects below manifests/, or \
+             make them anew from the segments: zombi manifest rebuild. Nothing was changed"
         ))),
     }
 }

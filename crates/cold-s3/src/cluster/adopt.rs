@@ -71,8 +71,8 @@ async fn so_far(objects: &Objects, shape: ClusterShape) -> Result<AdoptionSoFar,
     Ok(AdoptionSoFar { old, is_begun, tables, done })
 }
 
-/// Adopts the store below a prefix. Until `cluster.json` exists the one Zombi may start again; from the last
-/// link on it is refused.
+/// Adopts the store below a prefix. Until the last link, `moved`, the one Zombi may start again, also where
+/// `cluster.json` is there already, and no pod does; from that link on only pods do.
 ///
 /// # Errors
 /// `Refused` if there is no store, it was not stopped cleanly, or the cluster is another; `Fenced` if

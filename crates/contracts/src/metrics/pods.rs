@@ -17,6 +17,8 @@ pub enum ForwardResult {
     Answered,
     /// It was refused as another pod's.
     Moved,
+    /// It was refused, as the pod does not believe this one: their secrets or their clocks differ.
+    Refused,
     /// It was never sent, as there was no connection.
     Unsent,
     /// It was sent, and not answered.
@@ -24,12 +26,13 @@ pub enum ForwardResult {
 }
 
 impl ForwardResult {
-    const ALL: [Self; 4] = [Self::Answered, Self::Moved, Self::Unsent, Self::Failed];
+    const ALL: [Self; 5] = [Self::Answered, Self::Moved, Self::Refused, Self::Unsent, Self::Failed];
 
     fn name(self) -> &'static str {
         match self {
             Self::Answered => "answered",
             Self::Moved => "moved",
+            Self::Refused => "refused",
             Self::Unsent => "unsent",
             Self::Failed => "failed",
         }
@@ -155,7 +158,7 @@ pub fn shard_owned(shard: u32, is_owned: bool) {
 
 /// Counts a request that was passed on to another pod, with its result.
 pub fn forwarded(result: ForwardResult, took: Duration) {
-    static COUNTERS: OnceLock<[Counter; 4]> = OnceLock::new();
+    static COUNTERS: OnceLock<[Counter; 5]> = OnceLock::new();
     static SECONDS: OnceLock<Histogram> = OnceLock::new();
     let counters = COUNTERS
         .get_or_init(|| ForwardResult::ALL.map(|result| counter!(FORWARDED, "result" => result.name())));

@@ -18,7 +18,7 @@ impl Batch<'_> {
         what: Made,
         more: usize,
     ) -> Result<(), StorageError> {
-        let Some(maker) = maker else { return Ok(()) };
+        let Some(maker) = maker.filter(|_| more > 0) else { return Ok(()) };
         let stored = self.volume.catalog.read().made().of(&maker.principal, what);
         let made = stored + self.made.of(&maker.principal, what);
         maker.check(what, made.max(0).unsigned_abs(), more as u64)

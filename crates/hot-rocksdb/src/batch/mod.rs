@@ -183,8 +183,7 @@ impl<'a> Batch<'a> {
             }
             Request::Trim { trims, reply } => {
                 let staged = self.trim(trims);
-                self.change.is_listed |= staged.is_ok();
-                self.acknowledge(staged, reply);
+                self.acknowledge_listed(staged, reply);
             }
             Request::Erase(request) => self.stage_erase(request),
             Request::Commit { commit, reply } => {
@@ -206,8 +205,7 @@ impl<'a> Batch<'a> {
             }
             Request::DeleteTable { table, reply } => {
                 let staged = self.delete_table(&table);
-                self.change.is_listed |= staged.is_ok();
-                self.acknowledge(staged, reply);
+                self.acknowledge_listed(staged, reply);
             }
             Request::Remember { pairs, reply } => self.remember(pairs, reply),
             Request::Recover { recovered, reply } => {
@@ -254,6 +252,12 @@ impl<'a> Batch<'a> {
 
     fn acknowledge(&mut self, staged: Result<(), StorageError>, reply: WriterReply<()>) {
         self.answer(staged, reply, |reply, ()| Ack::Done(reply));
+    }
+
+    /// The same of what changes what is listed of tables.
+    fn acknowledge_listed(&mut self, staged: Result<(), StorageError>, reply: WriterReply<()>) {
+        self.change.is_listed |= staged.is_ok();
+        self.acknowledge(staged, reply);
     }
 
     /// Keeps the answer until the batch is written; a refusal does not wait for that. With a log both wait

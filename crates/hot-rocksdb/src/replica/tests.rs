@@ -97,6 +97,23 @@ async fn what_the_log_refuses_leaves_no_trace() {
     owner.close().await;
 }
 
+#[tokio::test]
+async fn until_the_log_has_a_write_nobody_sees_it_and_nobody_is_told_that_it_will_not_be_there() {
+    let log = Arc::new(Entered::default());
+    let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+    owner.append("t", &["a"]).await.unwrap();
+    let before = owner.contents().await;
+    log.is_silent.send_replace(true);
+    let unclear = owner.append("t", &["b"]).await;
+    assert!(matches!(unclear, Err(StorageError::LogUnavailable { may_be_written: true })), "{unclear:?}");
+    assert_eq!(owner.contents().await, before);
+    // It was on its way, and whoever sends it again learns that it is there.
+    log.is_silent.send_replace(false);
+    let again = owner.append("t", &["b"]).await.unwrap();
+    assert_eq!((again[0].offset, again[0].duplicate), (1, true));
+    owner.close().await;
+}
+
 /// All that a client can be told of what is stored and that changes nothing; what it is told. The volume has
 /// an event with the key `a`, in a table of four partitions.
 async fn asked(copy: &TestCopy) -> Vec<Result<(), StorageError>> {

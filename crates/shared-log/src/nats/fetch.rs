@@ -49,7 +49,7 @@ impl AwaitedPlace {
 }
 
 /// What a look has found.
-struct Found {
+struct FoundEntries {
     entries: Vec<LogEntry>,
     /// Whether no other whole entry is behind them yet.
     is_all: bool,
@@ -107,7 +107,7 @@ pub(super) async fn term(api: &StreamApi) -> Result<Option<LogEntry>, LogError> 
 }
 
 /// The entries that are there now, whole ones only.
-async fn there(api: &StreamApi, from: LogSeq, max_bytes: usize) -> Result<Found, LogError> {
+async fn there(api: &StreamApi, from: LogSeq, max_bytes: usize) -> Result<FoundEntries, LogError> {
     let (mut entries, mut joiner) = (Vec::new(), PartJoiner::default());
     let mut messages: Vec<_> = message_at(api, from).await?.into_iter().collect();
     let (mut next, mut bytes, mut at_once, mut asked) = (from, 0, 1, 1);
@@ -122,11 +122,11 @@ async fn there(api: &StreamApi, from: LogSeq, max_bytes: usize) -> Result<Found,
                 }
                 Ok(None) => {}
                 // What is before the damage can be had.
-                Err(_) if !entries.is_empty() => return Ok(Found { entries, is_all: false }),
+                Err(_) if !entries.is_empty() => return Ok(FoundEntries { entries, is_all: false }),
                 Err(what) => return Err(LogError::Damaged { seq: message.seq, what }),
             }
             if bytes >= max_bytes && !entries.is_empty() {
-                return Ok(Found { entries, is_all: false });
+                return Ok(FoundEntries { entries, is_all: false });
             }
         }
         if is_end {
@@ -141,7 +141,7 @@ async fn there(api: &StreamApi, from: LogSeq, max_bytes: usize) -> Result<Found,
         why_nothing(api, next).await?;
     }
     let is_all = !joiner.is_within_entry();
-    Ok(Found { entries, is_all })
+    Ok(FoundEntries { entries, is_all })
 }
 
 /// The message at a place, if it is there. One behind it must not be there without it.

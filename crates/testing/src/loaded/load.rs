@@ -148,7 +148,8 @@ impl ClusterLoad {
                     end.get(&key).and_then(|records| records.last()).map_or(0, |(offset, _)| offset + 1);
                 let read = async || self.read_all(pod, &table).await;
                 let records = eventually_some("a table can be read", read).await;
-                // Writes that nobody waits for any more may come in between: each pod has what those before had.
+                // Writes that nobody waits for any more may come in between: each pod has what those before
+                // had.
                 let mut history = self.shared.history.lock();
                 let before = history.acked_end(key).max(seen);
                 history.read(key, 0, &records, Some(before));

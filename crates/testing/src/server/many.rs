@@ -70,6 +70,7 @@ impl TestServer {
     /// Becomes several pods, if servers are to be that and it is none yet. What a test has changed since the
     /// last start becomes every pod's.
     pub(super) async fn become_pods(&mut self) {
+        self.become_asking();
         if pods() > 1 && self.setting("cluster.pods").is_none() {
             self.find_others().await;
         }

@@ -3,7 +3,7 @@
 
 use std::{
     fmt::{Debug, Display},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use reqwest::{
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::PATIENCE;
+use super::{PATIENCE, known};
 
 /// The pause before a request is sent again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -49,6 +49,8 @@ pub(super) enum Disturbance {
 pub struct TestClient {
     client: Client,
     disturbance: Arc<Mutex<Disturbance>>,
+    /// What the server knows it by, where it asks.
+    token: Arc<OnceLock<String>>,
 }
 
 /// A request of such a client.
@@ -58,6 +60,8 @@ pub struct TestRequest {
     /// Whether it may be done twice.
     is_repeatable: bool,
     disturbance: Arc<Mutex<Disturbance>>,
+    /// What says who sends it, unless the test has said that.
+    token: Option<String>,
 }
 
 /// What has come of a request.
@@ -83,13 +87,27 @@ enum AnswerFate {
 impl TestClient {
     /// One of a server to which nothing happens.
     pub(super) fn new(client: Client) -> Self {
-        Self { client, disturbance: Arc::new(Mutex::new(Disturbance::Nothing)) }
+        Self { client, disturbance: Arc::new(Mutex::new(Disturbance::Nothing)), token: Arc::default() }
     }
 
     /// Another client of the same server, as patient as this one.
     #[must_use]
     pub fn beside(&self, client: Client) -> Self {
-        Self { client, disturbance: Arc::clone(&self.disturbance) }
+        Self { client, disturbance: Arc::clone(&self.disturbance), token: Arc::clone(&self.token) }
+    }
+
+    /// From now on the server asks, and knows it.
+    pub(super) fn is_known(&self) {
+        if let Some(token) = known::token() {
+            self.token.get_or_init(|| token);
+        }
+    }
+
+    /// Its server has the settings of another one's: it is known there by the same, if by anything.
+    pub(super) fn is_known_as(&self, other: &Self) {
+        if let Some(token) = other.token.get() {
+            self.token.get_or_init(|| token.clone());
+        }
     }
 
     /// From now on this may happen to the server.
@@ -107,7 +125,8 @@ impl TestClient {
         // Of these a second one changes nothing.
         let is_repeatable = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT].contains(&method);
         let request = self.client.request(method, url);
-        TestRequest { request, is_repeatable, disturbance: Arc::clone(&self.disturbance) }
+        let (disturbance, token) = (Arc::clone(&self.disturbance), self.token.get().cloned());
+        TestRequest { request, is_repeatable, disturbance, token }
     }
 
     /// GET.
@@ -136,6 +155,11 @@ impl TestRequest {
         Self { request: change(self.request), ..self }
     }
 
+    /// The test says who sends it.
+    fn of_somebody(self) -> Self {
+        Self { token: None, ..self }
+    }
+
     /// With one more header.
     #[must_use]
     pub fn header<N, V>(self, name: N, value: V) -> Self
@@ -144,19 +168,21 @@ impl TestRequest {
         V: TryInto<HeaderValue, Error: Debug>,
     {
         let (name, value) = (name.try_into().unwrap(), value.try_into().unwrap());
-        self.with(|request| request.header(name, value))
+        let request = if known::names_the_sender(&name) { self.of_somebody() } else { self };
+        request.with(|request| request.header(name, value))
     }
 
     /// With more headers.
     #[must_use]
     pub fn headers(self, headers: HeaderMap) -> Self {
-        self.with(|request| request.headers(headers))
+        let request = if headers.keys().any(known::names_the_sender) { self.of_somebody() } else { self };
+        request.with(|request| request.headers(headers))
     }
 
     /// With a token.
     #[must_use]
     pub fn bearer_auth(self, token: impl Display) -> Self {
-        self.with(|request| request.bearer_auth(token))
+        self.of_somebody().with(|request| request.bearer_auth(token))
     }
 
     /// With JSON.
@@ -181,7 +207,10 @@ impl TestRequest {
     ///
     /// # Errors
     /// As reqwest has them.
-    pub async fn send(self) -> Result<Response, Error> {
+    pub async fn send(mut self) -> Result<Response, Error> {
+        if let Some(token) = self.token.take() {
+            self = self.with(|request| request.bearer_auth(token));
+        }
         let expected = *self.disturbance.lock();
         match expected {
             Disturbance::Nothing => self.request.send().await,
@@ -190,7 +219,7 @@ impl TestRequest {
     }
 
     async fn send_patiently(self, expected: Disturbance) -> Result<Response, Error> {
-        let Self { mut request, is_repeatable, disturbance } = self;
+        let Self { mut request, is_repeatable, disturbance, .. } = self;
         let began = Instant::now();
         loop {
             // There is none of a body that is made while it is sent.

@@ -71,8 +71,8 @@ impl Sheet {
 }
 
 impl VolumeState {
-    /// Overwrites what is left and notes what is to be scrubbed, where the entry of another copy says that its
-    /// volume holds nothing of an erasure's events any more.
+    /// Overwrites what is left and notes what is to be scrubbed, where the entry of another copy says that
+    /// its volume holds nothing of an erasure's events any more.
     fn note_what_is_erased(&mut self, erasure: &Erasure) {
         if !self.applies || erasure.status() != ErasureStatus::HotDone {
             return;

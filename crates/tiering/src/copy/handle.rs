@@ -144,7 +144,8 @@ impl ShardCopy {
     }
 
     /// From now on this copy does not take the shard over, as no request can come to its pod any more. What
-    /// it owns it goes on to own; if a takeover is under way, it gives the shard up to the first of the others.
+    /// it owns it goes on to own; if a takeover is under way, it gives the shard up to the first of the
+    /// others.
     pub fn retire(&self) {
         self.retired.cancel();
     }

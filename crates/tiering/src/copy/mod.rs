@@ -47,7 +47,7 @@ use self::{
     owning::{keep_small, keep_ticking},
     recover::CopyRecovery,
     scrub::CopyScrub,
-    standing::until_it_is_there,
+    standing::{other_log, until_it_is_there},
 };
 use crate::{
     cover::LogCover,
@@ -392,12 +392,4 @@ impl CopyRunner {
 /// The pod that the shard is to be given up to: this one at once, or as somebody orders.
 async fn next_order(at_once: Option<String>, orders: &mut mpsc::Receiver<String>) -> Option<String> {
     if at_once.is_some() { at_once } else { orders.recv().await }
-}
-
-/// Why a copy cannot follow a log that was begun anew since it was opened.
-fn other_log(found: u32, opened: u32) -> StorageError {
-    StorageError::Refused(format!(
-        "the shard's log was begun anew: it is generation {found}, and this pod has opened generation \
-         {opened}. Start this pod anew. Nothing was changed"
-    ))
 }

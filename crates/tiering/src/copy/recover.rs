@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
-    CopyParts, other_log,
-    standing::{another_log, may_be_of_one_log},
+    CopyParts,
+    standing::{another_log, may_be_of_one_log, other_log},
 };
 use crate::recovery::{KeysInSegments, empty_at, tables_in_manifests};
 use contracts::{

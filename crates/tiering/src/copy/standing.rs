@@ -157,6 +157,14 @@ pub fn another_log(at: LogSeq) -> String {
     )
 }
 
+/// Why a copy cannot follow a log that was begun anew since it was opened.
+pub(super) fn other_log(found: u32, opened: u32) -> StorageError {
+    StorageError::Refused(format!(
+        "the shard's log was begun anew: it is generation {found}, and this pod has opened generation \
+         {opened}. Start this pod anew. Nothing was changed"
+    ))
+}
+
 /// Whether two places can be of one log: the later of them has no earlier term, a term has one owner, and a
 /// place has one entry.
 pub(super) fn may_be_of_one_log(one: &LogMark, other: &LogMark) -> bool {

@@ -257,7 +257,7 @@ async fn note(
 ) -> Result<RestoreNote, StorageError> {
     let manifest = match (options.point, begun) {
         // What is the latest now may be later than what was begun.
-        (RestorePoint::Latest, Some(begun)) => begun.manifest,
+        (RestorePoint::Latest, Some(begun)) => past.number(RestorePoint::Manifest(begun.manifest)).await?,
         (point, _) => past.number(point).await?,
     };
     let note = RestoreNote {

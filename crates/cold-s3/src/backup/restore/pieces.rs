@@ -9,7 +9,9 @@ use super::{
     Restored,
 };
 use crate::{
-    fetch_whole, formats, names,
+    fetch_if_there, fetch_whole,
+    formats::{self, LocatedSegment, SegmentObjects},
+    names,
     place::{ObjectPlace, create_same},
 };
 use contracts::{
@@ -17,6 +19,7 @@ use contracts::{
     name::Partition,
     offload::offload_cold,
     segment::{Segment, SegmentId, SegmentMeta},
+    sequence::OffsetRange,
 };
 
 /// Segments that are copied or cut at once.
@@ -77,11 +80,11 @@ async fn copy_part(
     piece: Piece,
     epoch: u64,
 ) -> Result<Result<Arc<SegmentMeta>, String>, StorageError> {
-    let key = names::key(partition, &piece.meta)?;
-    if copier.from.first(&key).await?.is_none() {
-        return Ok(Err(key));
-    }
-    let segment = cut(copier.from, partition, piece, epoch).await?;
+    let Piece { meta, range } = piece;
+    let segment = match fetch_if_there(copier.from, partition, meta).await? {
+        Ok(fetched) => part_of(fetched, range, epoch).await?,
+        Err(gone) => return Ok(Err(gone)),
+    };
     put(copier.to, &segment).await?;
     Ok(Ok(Arc::new(segment.meta)))
 }
@@ -94,10 +97,18 @@ pub(in crate::backup) async fn cut(
     epoch: u64,
 ) -> Result<Segment, StorageError> {
     let Piece { meta, range } = piece;
-    let (segment, stored) = fetch_whole(from, partition, meta).await?;
-    let partition = partition.clone();
+    part_of(fetch_whole(from, partition, meta).await?, range, epoch).await
+}
+
+/// The segment that a part of another one makes.
+async fn part_of(
+    (segment, stored): (LocatedSegment, SegmentObjects),
+    range: OffsetRange,
+    epoch: u64,
+) -> Result<Segment, StorageError> {
     offload_cold(move || {
         let format = formats::of(&segment.meta)?;
+        let partition = segment.partition.clone();
         let mut builder = format.builder(SegmentId { partition, start: range.start, epoch });
         format.decode(&segment, &stored, &mut |record| {
             if range.contains(record.offset) {

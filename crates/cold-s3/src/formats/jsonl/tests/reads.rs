@@ -82,23 +82,29 @@ fn filter() -> impl Strategy<Value = ReadFilter> {
     })
 }
 
+/// Any read of the segment.
+fn query() -> impl Strategy<Value = SegmentQuery> {
+    let order = prop::sample::select(vec![ReadOrder::Oldest, ReadOrder::Newest]);
+    let limit = (1usize..1000, 1usize..1_000_000);
+    ((0..EVENTS, 1..EVENTS), filter(), order, limit).prop_map(
+        |((from, length), filter, order, (records, bytes))| {
+            let range = OffsetRange::new(START + from, START + (from + length).min(EVENTS));
+            let limit = ReadLimit { records, bytes };
+            SegmentQuery { range, wanted: Wanted { order, ..Wanted::filtered(filter, limit) } }
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn both_ways_and_filtered_a_read_finds_what_a_list_has(
         format in prop::sample::select(ALL.to_vec()),
-        (from, length) in (0..EVENTS, 1..EVENTS),
-        filter in filter(),
-        is_newest: bool,
-        (records_at_most, bytes) in (1usize..1000, 1usize..1_000_000),
+        query in query(),
     ) {
         let records = events();
         let segment = encode(&records, format);
-        let range = OffsetRange::new(START + from, START + (from + length).min(EVENTS));
-        let order = if is_newest { ReadOrder::Newest } else { ReadOrder::Oldest };
-        let limit = ReadLimit { records: records_at_most, bytes };
-        let query = SegmentQuery { range, wanted: Wanted { order, ..Wanted::filtered(filter, limit) } };
         let page = read(&segment, format, &query);
         let found: Vec<_> = page.records.iter().map(|record| record.offset).collect();
         prop_assert_eq!((found, page.next), read_list(&records, &query));
