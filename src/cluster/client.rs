@@ -138,7 +138,7 @@ impl PodClient {
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let uri = Uri::builder().scheme(self.scheme.clone()).authority(address).path_and_query(path).build();
-        *request.uri_mut() = uri.map_err(|error| SendError { why: error.to_string(), is_unsent: true })?;
+        *request.uri_mut() = uri.map_err(|error| SendError::unsent(&error.to_string()))?;
         *request.version_mut() = Version::HTTP_11;
         let client = (**self.current.load()).clone();
         let answer = client.request(request).await.map_err(|error| {
