@@ -20,14 +20,15 @@ NAME = "tests"
 
 
 def identity(zombi, directory):
-    """The settings of a server that knows one token, which may do all; the token."""
+    """The settings of a server that knows one token, which may do all; the file with that."""
     made = subprocess.run([zombi, "token", "new", NAME], check=True, capture_output=True, text=True).stdout
     token, line = made.splitlines()
-    tokens, policy = directory / "tokens.yaml", directory / "policy.json"
+    tokens, policy, known = directory / "tokens.yaml", directory / "policy.json", directory / "token"
+    known.write_text(token)
     tokens.write_text(f"version: 1\ntokens:\n{line}\n")
     binding = {"subjects": [f"token:{NAME}"], "role": "operator", "tables": ["*"], "groups": ["*"]}
     policy.write_text(json.dumps({"version": 1, "bindings": [binding]}))
-    return f"auth.mode=required\nauth.tokens_file={tokens}\nauth.policy_file={policy}\n", token
+    return f"auth.mode=required\nauth.tokens_file={tokens}\nauth.policy_file={policy}\n", known
 
 
 def main():
@@ -50,8 +51,9 @@ def main():
     if not runs:
         sys.exit(f"no test is called {' or '.join(names)}")
     with tempfile.TemporaryDirectory() as directory:
-        settings, token = identity(zombi, Path(directory))
-        is_right = run_all(cargo, runs, {**os.environ, "TESTED_AUTH": settings, "TESTED_TOKEN": token})
+        settings, known = identity(zombi, Path(directory))
+        told = {"TESTED_AUTH": settings, "TESTED_TOKEN_FILE": str(known)}
+        is_right = run_all(cargo, runs, {**os.environ, **told})
     sys.exit(not is_right)
 
 

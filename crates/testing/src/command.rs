@@ -56,9 +56,13 @@ impl CommandLine {
         Self { words: words.iter().map(|word| (*word).to_owned()).collect(), ..Self::default() }
     }
 
-    /// For a server.
+    /// For a server, and by the token that it knows the tests by, if it asks.
     pub fn at(self, server: &TestServer) -> Self {
-        self.env("ZOMBI_URL", &server.url(""))
+        let line = self.env("ZOMBI_URL", &server.url(""));
+        match server.token_file() {
+            Some(file) => line.env("ZOMBI_TOKEN_FILE", &file),
+            None => line,
+        }
     }
 
     /// With a variable in its environment.

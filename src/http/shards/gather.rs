@@ -307,7 +307,7 @@ fn tables_of_page(request: &Request) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use async_trait::async_trait;
@@ -329,7 +329,7 @@ mod tests {
     };
 
     /// Logs that nobody needs to ask.
-    struct NoLogs;
+    pub(in crate::http::shards) struct NoLogs;
 
     #[async_trait]
     impl ShardLogs for NoLogs {

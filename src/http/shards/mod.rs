@@ -201,20 +201,21 @@ impl ShardedRoute {
     /// A request about the table in its path, or about a group and the table in its query.
     async fn of_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
         let shard = self.shards.cluster.shard(&table);
-        let pod = match self.shards.find(shard).await? {
-            ShardOwner::Here(place) => {
+        let pod = match self.shards.find(shard).await {
+            Ok(ShardOwner::Here(place)) => {
                 if self.reach == Reach::TableFlush {
                     self.here.confirm(place).await?; // another owner may have what is not in S3
                 }
                 return Ok(self.here_at(place, request).await);
             }
-            ShardOwner::There(pod) => pod,
+            Ok(ShardOwner::There(pod)) => Ok(pod),
+            Err(unowned) => Err(unowned),
         };
         let scope = scope_of(request.extensions());
         if scope.is_passed_on {
-            return Ok(moved(&table, pod));
+            return Ok(moved(&table, pod?));
         }
-        // Where the client asks; the owner asks its policy once more.
+        // Where the client asks, before it hears who owns what; the owner asks its policy once more.
         if self.reach == Reach::QueryTable {
             let Some(group) = group_in_path(&scope, request.uri()) else {
                 return Ok(self.first(request).await);
@@ -224,6 +225,7 @@ impl ShardedRoute {
         } else {
             scope.caller.allow(Resource::Table(&table))?;
         }
+        let pod = pod?;
         Box::pin(self.pass_on(request, (pod, shard))).await
     }
 
@@ -296,13 +298,19 @@ mod tests {
     use cold_s3::cluster::ClusterRecord;
     use contracts::error::Overload;
 
-    use super::*;
+    use super::{
+        gather::tests::NoLogs,
+        store::tests::{answering, code},
+        *,
+    };
     use crate::{
+        auth::{caller::Caller, gate::tests::gate, principal::Principal},
         cluster::{
             copies::OwnCopy,
             owners::{Owners, OwnersParts, ShardLogs},
             settings::ClusterSettings,
         },
+        http::scope::PathParameters,
         net::tls::settings::TlsSettings,
     };
 
@@ -328,5 +336,28 @@ mod tests {
             confirm_timeout: Some(Duration::from_secs(2)),
         };
         Arc::new(Shards::new(Arc::new(cluster), Arc::new(client), parts))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_not_read_a_table_does_not_hear_whether_anybody_owns_it() {
+        let policy =
+            "version: 1\nbindings:\n- {subjects: [\"token:ci\"], role: consumer, tables: [orders]}\n";
+        let gate = gate(policy);
+        let stores = ShardStores::Owned { spare: Arc::new(()), stores: [].into() };
+        let route = RouteReach { path: "/tables/{table}", verb: Verb::Read, reach: Reach::Table };
+        let shards = of_one_shard(ClusterSettings::default(), 0, Arc::new(NoLogs), Vec::new());
+        let endpoint = shards.endpoint(route, &stores, answering(|| "an owner".into_response()));
+        for (table, expected) in [("orders", Code::LogUnavailable), ("payroll", Code::Forbidden)] {
+            let mut request = Request::new(axum::body::Body::empty());
+            *request.uri_mut() = format!("/tables/{table}").parse().unwrap();
+            let path = request.uri().path();
+            let scope = RequestScope {
+                parameters: PathParameters::of(path, path.rsplit('/').take(1)),
+                caller: Caller::passed_on(&gate, Principal::Token("ci".to_owned()), Verb::Read),
+                ..RequestScope::default()
+            };
+            request.extensions_mut().insert(scope);
+            assert_eq!(code(&endpoint(request).await), Some(expected), "{table}");
+        }
     }
 }

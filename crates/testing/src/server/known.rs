@@ -14,10 +14,16 @@ fn settings() -> Vec<(String, String)> {
     told.lines().filter_map(|line| line.split_once('=')).map(owned).collect()
 }
 
-/// By which token such servers know the tests' clients: `TESTED_TOKEN`.
+/// The file with the token by which such servers know the tests' clients: `TESTED_TOKEN_FILE`.
 #[allow(clippy::disallowed_methods, reason = "this is a setting of the tests, not of the program")]
+pub(crate) fn token_file() -> Option<String> {
+    std::env::var("TESTED_TOKEN_FILE").ok()
+}
+
+/// What is in it.
 pub(crate) fn token() -> Option<String> {
-    std::env::var("TESTED_TOKEN").ok()
+    let token = std::fs::read_to_string(token_file()?);
+    Some(token.unwrap_or_else(|error| panic!("TESTED_TOKEN_FILE cannot be read: {error}")))
 }
 
 /// Whether a header says who sends a request.
@@ -40,6 +46,11 @@ pub(crate) fn known(bytes: &[u8]) -> Vec<u8> {
 }
 
 impl TestServer {
+    /// The file with the token that it knows the tests' client by, if it asks.
+    pub(crate) fn token_file(&self) -> Option<String> {
+        if self.client.has_token() { token_file() } else { None }
+    }
+
     /// Asks callers who they are, if servers are to do that and the test has not said who may call.
     pub(super) fn become_asking(&mut self) {
         if self.setting("auth.mode").is_none() {

@@ -103,6 +103,11 @@ impl TestClient {
         }
     }
 
+    /// Whether the server asks.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.get().is_some()
+    }
+
     /// Its server has the settings of another one's: it is known there by the same, if by anything.
     pub(super) fn is_known_as(&self, other: &Self) {
         if let Some(token) = other.token.get() {
