@@ -8,8 +8,7 @@ use serde_json::json;
 use crate::settings::{Settings, environment};
 use cold_s3::{
     audit::{self, Audit},
-    backup::cluster_in,
-    chain,
+    backup::{cluster_in, load_consistent},
     cluster::{ShardPlace, recorded},
     manifest::{self, Manifest},
     names,
@@ -67,7 +66,7 @@ async fn list_store(
     table: Option<&str>,
     out: &mut dyn Write,
 ) -> Result<(), InspectError> {
-    let found = chain::load(place).await?;
+    let found = load_consistent(place).await?;
     for (partition, cold) in &found.state.partitions {
         if table.is_some_and(|table| table != partition.table.as_str()) {
             continue;
@@ -130,7 +129,7 @@ pub(crate) async fn verify(
 /// # Errors
 /// [`InspectError::NotFound`] if there is none; those of the place.
 async fn refuse_nothing(place: &dyn ObjectPlace) -> Result<(), InspectError> {
-    if cluster_in(place).await?.is_some() || chain::load(place).await?.last.is_some() {
+    if cluster_in(place).await?.is_some() || load_consistent(place).await?.last.is_some() {
         return Ok(());
     }
     Err(InspectError::NotFound(format!("store at {}: neither a manifest nor a segment", place.place())))
@@ -185,7 +184,7 @@ pub(crate) async fn show(
             let missing = || InspectError::NotFound(format!("manifest {number} below this prefix"));
             manifest::decode(number, &bytes.ok_or_else(missing)?)?
         }
-        None => chain::load(place)
+        None => load_consistent(place)
             .await?
             .last
             .ok_or_else(|| InspectError::NotFound("manifest below this prefix".to_owned()))?,

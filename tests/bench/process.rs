@@ -205,7 +205,7 @@ fn spawn(binary: &PathBuf, volume: &TempDir, settings: &[String]) -> (Child, Soc
         .arg("--data-dir")
         .arg(volume.path().join("db"));
     command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
-    command.env("MIMALLOC_PURGE_DELAY", "100"); // as the image does
+    command.env("MALLOC_ARENA_MAX", "1").env("MIMALLOC_PURGE_DELAY", "100"); // as the image does
     let mut child = command
         .stderr(Stdio::piped())
         .spawn()

@@ -53,7 +53,9 @@ impl Drop for Group {
     }
 }
 
-/// What the image sets for the allocator.
+/// What the image sets for the allocators.
 pub(crate) fn environment() -> Vec<(String, String)> {
-    vec![("MIMALLOC_PURGE_DELAY".to_owned(), "100".to_owned())]
+    [("MALLOC_ARENA_MAX", "1"), ("MIMALLOC_PURGE_DELAY", "100")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
 }

@@ -74,6 +74,19 @@ async fn a_place_without_a_store_is_not_right() {
     refused(&z, &["manifest", "show", "9999"], &["there is no manifest 9999"]).await;
 }
 
+/// A run that is killed leaves manifests with gaps between them behind those that the backup names.
+#[tokio::test]
+async fn a_backup_is_what_its_last_whole_run_has_named() {
+    let z = TestServer::start_tiered(&[]).await;
+    let place = at("backup");
+    done(&z, &["backup", "--to", &place]).await;
+    let (_, manifest) = z.objects("manifests/").remove(0);
+    z.store().replace(BUCKET, "backup/manifests/00000000000000000007.json", manifest);
+    for words in [&["verify", &*place][..], &["verify", "--list", &place]] {
+        done(&z, words).await;
+    }
+}
+
 #[tokio::test]
 async fn a_manifest_is_read_once_to_be_shown() {
     let mut z = TestServer::start_tiered(&[]).await;

@@ -55,7 +55,7 @@ pub use self::{
     beyond::Beyond,
     cluster::{cluster_in, rebuild, restore, save},
     cover::{Cover, Piece, Preferred, cover},
-    past::{RestorePoint, must_be_a_store},
+    past::{RestorePoint, load_consistent, must_be_a_store},
     plan::{CopyPlan, WantedObject, plan},
     rebuild::{RebuildOptions, RebuildReport},
     records::{

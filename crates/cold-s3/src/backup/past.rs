@@ -55,6 +55,16 @@ pub(crate) async fn backup_of(place: &dyn ObjectPlace) -> Result<Option<BackupRe
     }
 }
 
+/// The chain of a store; of a backup as far as `backup.json` names it. What a run that was killed has brought
+/// beyond that has gaps.
+///
+/// # Errors
+/// `Refused` if no run of the backup has ended yet; those of [`chain::load`].
+pub async fn load_consistent(place: &dyn ObjectPlace) -> Result<chain::Found, StorageError> {
+    let record = backup_of(place).await?;
+    chain::load_upto(place, record.map(|record| record.manifest)).await
+}
+
 /// Refuses a place in which no server may write, and which nobody may make a cluster of: a backup, whose past
 /// would be swept away as objects that nobody names, or a restore that has not ended. One that only its note
 /// is left of is a store, or a cluster. It is asked of the whole place, not of a shard.
