@@ -1,5 +1,8 @@
 //! Appends of single events against those of other programs: Redis Streams that sync each write, which
 //! `redis-benchmark` loads, and axum with a route that stores nothing.
+//!
+//! Whoever sends takes a share of the processors that are measured. `redis-benchmark` is one thread in C with
+//! a request made before; against it Zombi gets its requests from `wrk`, which is the same for HTTP.
 
 use std::{
     env,
@@ -10,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use testing::server::eventually;
 
 use super::{append::json_singles, in_turn};
@@ -25,7 +28,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
     against_axum(options, report).await;
 }
 
-/// Skipped where there is no Redis, which is said, and at a glance.
+/// Skipped where there is no Redis or no wrk, which is said, and at a glance.
 async fn against_redis(options: &Options, report: &mut Report) {
     for connections in [64, 256] {
         let name = format!("append JSON, {connections} connections, against Redis Streams");
@@ -37,8 +40,12 @@ async fn against_redis(options: &Options, report: &mut Report) {
             println!("no redis-server: skipped {name}");
             return;
         };
+        if Command::new("wrk").arg("--version").output().is_err() {
+            println!("no wrk: skipped {name}");
+            return;
+        }
         let zombi = Zombi::start(options, &[]);
-        let ours = async || json_singles(zombi.address, connections, options.turn(), None).await.rate();
+        let ours = async || append(zombi.address, connections, options.turn());
         ours().await;
         let rounds = in_turn(
             options.rounds(),
@@ -60,6 +67,22 @@ async fn against_axum(options: &Options, report: &mut Report) {
     let rounds =
         in_turn(options.rounds(), async |_| load(zombi.address).await, async |_| load(axum.address).await);
     report.ratio(name, "requests/s", Goal::AtLeast(0.75), rounds.await);
+}
+
+/// Appends an event for so long; appends a second.
+fn append(address: SocketAddr, connections: usize, time: Duration) -> f64 {
+    let (method, kind) = ("wrk.method = \"POST\"", "wrk.headers[\"content-type\"] = \"application/json\"");
+    let script = format!("{method}\n{kind}\nwrk.body = [==[{}]==]\n", data::json_record(7, 4, None));
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script).unwrap();
+    let mut command = Command::new("wrk");
+    command.args(["--threads", "1", "--connections", &connections.to_string()]);
+    command.args(["--duration", &format!("{}s", time.as_secs().max(1)), "--script"]).arg(file.path());
+    let output = command.arg(format!("http://{address}/tables/t")).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let is_right = output.status.success() && !text.contains("Non-2xx") && !text.contains("Socket errors");
+    let rate = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
+    rate.filter(|_| is_right).unwrap_or_else(|| panic!("wrk says {text:?}"))
 }
 
 /// Adds the payload of an event to a stream for about this long; additions a second.
