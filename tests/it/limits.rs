@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use testing::{
-    TestServer,
+    TestServer, raw,
     server::{answer, eventually},
 };
 
@@ -122,10 +122,9 @@ async fn idle_slow_header_sockets_do_not_disturb_others_and_are_closed() {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_given_up() {
     let z = TestServer::start_with(&[("limits.body_idle_secs", "1")]).await;
-    let mut socket = z.connect().await;
     let head = "POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-type: application/json\r\n\
                 content-length: 20\r\nconnection: close\r\n\r\n{";
-    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut socket = raw::send(z.address(), head).await;
     let mut text = String::new();
     socket.read_to_string(&mut text).await.unwrap();
     assert!(text.starts_with("HTTP/1.1 408") && text.contains("\"code\":\"timeout\""), "{text}");
@@ -137,11 +136,7 @@ async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
     for _ in 0..40 {
         z.post("/tables/t", &json!({"payload": "x".repeat(1_000_000)})).await;
     }
-    let mut socket = z.connect().await;
-    socket
-        .write_all(b"GET /tables/t HTTP/1.1\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n")
-        .await
-        .unwrap();
+    let mut socket = raw::get(z.address(), "/tables/t", "application/x-ndjson").await;
     // Two connections: this one, and the one that asks.
     eventually("taken up", || async { z.metric("zombi_http_connections").await >= 2.0 }).await;
     eventually("given up", || async { z.metric("zombi_http_connections").await < 2.0 }).await;

@@ -16,7 +16,7 @@ use testing::{TestServer, raw, server::PATIENCE};
 async fn exchange(z: &TestServer, bytes: &[u8]) -> String {
     let mut socket = z.connect().await;
     // It may be refused, and the connection closed, before all is sent.
-    let _ = socket.write_all(bytes).await;
+    let _ = socket.write_all(&raw::known(bytes)).await;
     let mut answer = Vec::new();
     let _ = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("the connection ends");
     String::from_utf8_lossy(&answer).into_owned()
@@ -35,16 +35,16 @@ fn statuses(answer: &str) -> Vec<&str> {
 async fn requests_may_come_in_any_pieces() {
     let z = TestServer::start().await;
     let body = "{\"payload\": 1}";
-    let request = post(&format!("content-length: {}\r\n", body.len()), body);
+    let request = raw::known(post(&format!("content-length: {}\r\n", body.len()), body).as_bytes());
     let mut socket = z.connect().await;
     socket.set_nodelay(true).unwrap();
-    for byte in request.as_bytes() {
+    for byte in &request {
         socket.write_all(&[*byte]).await.unwrap();
         tokio::task::yield_now().await;
     }
     let chunked = post("transfer-encoding: chunked\r\n", "7\r\n{\"paylo\r\n7\r\nad\": 2}\r\n0\r\n\r\n");
     // Two in one piece behind the first, on the same connection.
-    socket.write_all(format!("{request}{chunked}").as_bytes()).await.unwrap();
+    socket.write_all(&[request, raw::known(chunked.as_bytes())].concat()).await.unwrap();
     let mut answers = String::new();
     while !answers.contains("\"offset\":2") {
         let mut piece = [0; 1000];
@@ -95,8 +95,7 @@ async fn what_is_no_request_is_refused_and_nothing_of_it_is_written() {
         );
     }
     // A body that ends before its length does.
-    let mut socket = z.connect().await;
-    socket.write_all(post("content-length: 1000\r\n", body).as_bytes()).await.unwrap();
+    let mut socket = raw::send(z.address(), post("content-length: 1000\r\n", body)).await;
     socket.shutdown().await.unwrap();
     timeout(PATIENCE, socket.read_to_end(&mut Vec::new())).await.expect("the connection ends").unwrap();
     assert_eq!(

@@ -9,7 +9,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::server::{PATIENCE, known::known};
+use super::server::PATIENCE;
+pub use super::server::known::known;
 
 /// Connects, with little room for what comes: a client that does not read takes next to nothing of an answer.
 pub async fn connect(address: SocketAddr) -> TcpStream {

@@ -63,8 +63,8 @@ impl Door {
         *self.server.lock().unwrap() = z.address();
     }
 
-    fn command(&self, words: &[&str]) -> CommandLine {
-        CommandLine::new(words).env("ZOMBI_URL", &format!("http://{}", self.address))
+    fn command(&self, z: &TestServer, words: &[&str]) -> CommandLine {
+        CommandLine::new(words).at(z).env("ZOMBI_URL", &format!("http://{}", self.address))
     }
 }
 
@@ -72,7 +72,7 @@ impl Door {
 async fn a_server_that_is_killed_and_started_again_is_waited_for() {
     let mut z = TestServer::start().await;
     let door = Door::before(&z).await;
-    let mut running = door.command(&["append", "t"]).begin();
+    let mut running = door.command(&z, &["append", "t"]).begin();
     let mut stdin = running.stdin.take().unwrap();
     for round in 0..4_u64 {
         let lines: String = (0..500).map(|line| format!("{}\n", round * 500 + line)).collect();
@@ -101,7 +101,7 @@ async fn a_file_is_appended_over_kills_of_both_sides() {
     let lines: String = (0..60_000).map(|number| format!("{number:0100}\n")).collect();
     std::fs::write(&file, lines).unwrap();
     let name = file.display().to_string();
-    let command = door.command(&["append", "t", "-f", &name]);
+    let command = door.command(&z, &["append", "t", "-f", &name]);
     for round in 1..=3 {
         let before = count(&z).await;
         let mut running = command.begin();

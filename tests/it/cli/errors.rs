@@ -53,7 +53,7 @@ async fn flags_win_over_the_environment_and_may_stand_before_the_command() {
     let z = TestServer::start().await;
     let url = z.url("");
     for words in [&["--url", &url, "tables"][..], &["tables", "--url", &url]] {
-        let ran = CommandLine::new(words).env("ZOMBI_URL", "http://127.0.0.1:1").run().await;
+        let ran = CommandLine::new(words).at(&z).env("ZOMBI_URL", "http://127.0.0.1:1").run().await;
         assert_eq!(ran.code, Some(0), "{words:?}: {}", ran.err);
     }
     for (url, named) in

@@ -37,7 +37,7 @@ use tokio::{
 use zombi::proto::v1;
 
 use testing::{
-    TestServer,
+    TestServer, raw,
     server::{PATIENCE, TestRequest, answer},
 };
 
@@ -179,7 +179,7 @@ impl Wire {
 
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         // It may be refused, and the connection closed, before all is sent.
-        drop(self.socket.write_all(bytes.as_ref()).await);
+        drop(self.socket.write_all(&raw::known(bytes.as_ref())).await);
     }
 
     /// Says that nothing more will be sent.

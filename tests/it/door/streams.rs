@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{NDJSON, Wire, status_of};
 use testing::{
-    TestServer,
+    TestServer, raw,
     server::{PATIENCE, eventually},
 };
 
@@ -60,7 +60,7 @@ impl Stream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(RECEIVE_BUFFER).unwrap();
         let mut socket = socket.connect(z.address()).await.unwrap();
-        socket.write_all(LINES.as_bytes()).await.unwrap();
+        socket.write_all(&raw::known(LINES.as_bytes())).await.unwrap();
         let mut came = vec![0; 2000];
         timeout(PATIENCE, socket.read_exact(&mut came)).await.expect("the stream begins").unwrap();
         assert_eq!(status_of(&came), 200);

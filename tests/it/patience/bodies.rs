@@ -47,7 +47,7 @@ async fn bodies_that_do_not_come_hold_nothing_that_others_need() {
     let z =
         TestServer::start_with(&[("limits.inflight_bytes", "16777216"), ("limits.body_idle_secs", "600")])
             .await;
-    let mut victim = Victim::new();
+    let mut victim = Victim::of(&z);
     victim.is_served(&z, "nothing").await;
     let mut attackers = Vec::new();
     for beginning in beginnings().iter().cycle().take(100) {
@@ -187,9 +187,10 @@ async fn half_a_line_each_of_many_streams_does_not_turn_others_away() {
         TestServer::start_with(&[("limits.inflight_bytes", "16777216"), ("limits.body_idle_secs", "600")])
             .await;
     let half = format!("{{\"payload\": \"{}", "x".repeat(600_000));
-    let begun =
-        [post_head("/tables/t", "application/x-ndjson", CHUNKED).into_bytes(), chunk(half.as_bytes())]
-            .concat();
+    let begun = raw::known(
+        &[post_head("/tables/t", "application/x-ndjson", CHUNKED).into_bytes(), chunk(half.as_bytes())]
+            .concat(),
+    );
     // Together they want more than there is: somebody must be given up, or wait, and it is not who is quick.
     let attackers = join_all((0..60).map(|_| async {
         let mut socket = raw::connect(z.address()).await;
@@ -197,7 +198,7 @@ async fn half_a_line_each_of_many_streams_does_not_turn_others_away() {
         socket
     }))
     .await;
-    let mut victim = Victim::new();
+    let mut victim = Victim::of(&z);
     victim.is_served(&z, "60 half lines of 600 kB").await;
     // Those that were given up were told so.
     for mut socket in attackers {

@@ -45,7 +45,7 @@ async fn attackers(address: std::net::SocketAddr, kinds: &[&[u8]], count: usize)
     for said in kinds.iter().cycle().take(count) {
         let mut socket = raw::connect(address).await;
         // One that was shut out by those behind it needs no more.
-        drop(socket.write_all(said).await);
+        drop(socket.write_all(&raw::known(said)).await);
         attackers.push(socket);
     }
     attackers
@@ -61,7 +61,8 @@ async fn fill_large(z: &TestServer) {
 /// A connection with a request that the server is at, for certain: it came with another one, which is
 /// answered.
 async fn at_work(z: &TestServer, request: Vec<u8>) -> TcpStream {
-    let mut socket = raw::send(z.address(), [HEAD, &request].concat()).await;
+    let both = [raw::known(HEAD), raw::known(&request)].concat();
+    let mut socket = raw::send(z.address(), both).await;
     let head = raw::read_until(&mut socket, "\r\n\r\n").await;
     assert_eq!(raw::status(&head), 200, "{head}");
     socket
@@ -91,7 +92,7 @@ async fn idle_connections_make_room_for_others_and_connections_at_work_stay() {
     );
     let mut lines = at_work(&z, [head.into_bytes(), raw::chunk(b"{\"payload\": 1}\n")].concat()).await;
 
-    let mut victim = Victim::new();
+    let mut victim = Victim::of(&z);
     let held = attackers(z.address(), &IDLE, 180).await;
     victim.is_served(&z, "180 idle connections where 64 may be").await;
     let news = victim.client.post(z.url("/tables/t")).json(&json!({"payload": "news"}));
@@ -119,7 +120,7 @@ async fn the_admin_port_answers_however_many_connections_either_port_has() {
     )
     .await;
     let on_admin = attackers(z.admin_address(), &IDLE[..5], 60).await;
-    let mut victim = Victim::new();
+    let mut victim = Victim::of(&z);
     victim.is_served(&z, "60 idle connections on the admin port where 16 may be").await;
     let on_main = attackers(z.address(), &IDLE[..5], 180).await;
     victim.is_served(&z, "as many on the main port as well").await;
@@ -164,6 +165,6 @@ async fn where_all_take_nothing_of_their_answers_somebody_is_given_up() {
     let z = TestServer::start_with(&[("limits.connections", "16")]).await;
     fill_large(&z).await;
     let held = attackers(z.address(), &IDLE[5..], 24).await;
-    Victim::new().append(&z, "24 readers that take nothing where 16 may be").await;
+    Victim::of(&z).append(&z, "24 readers that take nothing where 16 may be").await;
     assert_eq!(held.len(), 24);
 }

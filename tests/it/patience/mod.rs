@@ -9,12 +9,12 @@ mod log;
 mod readers;
 mod tails;
 
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
 use testing::{
     TestServer,
-    server::{PATIENCE, answer},
+    server::{PATIENCE, TestClient, TestRequest, answer},
 };
 
 /// How often the victim asks while an attack goes on.
@@ -23,18 +23,18 @@ const ROUNDS: usize = 20;
 /// Somebody who wants nothing but small things: appends, reads of what was just written, probes. Every
 /// request has a connection of its own, so that it must find room each time.
 struct Victim {
-    client: Client,
+    client: TestClient,
     written: u64,
 }
 
 impl Victim {
-    fn new() -> Self {
+    fn of(z: &TestServer) -> Self {
         let client =
             Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).no_proxy().build().unwrap();
-        Self { client, written: 0 }
+        Self { client: z.client.beside(client), written: 0 }
     }
 
-    async fn ask(&self, during: &str, request: RequestBuilder) -> (StatusCode, Value) {
+    async fn ask(&self, during: &str, request: TestRequest) -> (StatusCode, Value) {
         let response = request.send().await;
         answer(response.unwrap_or_else(|error| panic!("{during}: not answered: {error:?}"))).await
     }

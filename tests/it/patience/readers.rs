@@ -61,7 +61,7 @@ async fn readers_that_take_nothing_do_not_keep_others_from_reading() {
     }
     let z = TestServer::start().await;
     fill(&z, "large").await;
-    let mut victim = Victim::new();
+    let mut victim = Victim::of(&z);
     victim.is_served(&z, "nothing").await;
     let mut attackers = readers(&z, 40).await;
     victim.is_served(&z, "160 readers that take nothing").await;

@@ -33,7 +33,7 @@ pub(super) fn names_the_sender(header: &HeaderName) -> bool {
 
 /// The bytes of a request, with the tests' token if there is one and they have the first line of a head that
 /// names no sender.
-pub(crate) fn known(bytes: &[u8]) -> Vec<u8> {
+pub fn known(bytes: &[u8]) -> Vec<u8> {
     let first = bytes.windows(2).position(|two| two == b"\r\n").map(|at| at + 2);
     let (Some(token), Some(first)) = (token(), first) else { return bytes.to_vec() };
     let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
