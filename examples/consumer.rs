@@ -15,7 +15,7 @@ use std::{
 use reqwest::{StatusCode, blocking::Client};
 use serde_json::{Value, json};
 
-type Failure = Box<dyn Error>;
+type ConsumerFailure = Box<dyn Error>;
 
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -36,7 +36,7 @@ fn may_pass(status: StatusCode) -> bool {
 
 impl Consumer {
     /// Sends until there is an answer. With an idempotency key that stores it once.
-    fn post(&self, path: &str, key: Option<&str>, body: &Value, fine: u16) -> Result<(), Failure> {
+    fn post(&self, path: &str, key: Option<&str>, body: &Value, fine: u16) -> Result<(), ConsumerFailure> {
         loop {
             let mut request = self.client.post(format!("{}{path}", self.url)).json(body);
             request = request.timeout(Duration::from_secs(30));
@@ -56,14 +56,14 @@ impl Consumer {
         }
     }
 
-    fn work(&self, event: &Value) -> Result<(), Failure> {
+    fn work(&self, event: &Value) -> Result<(), ConsumerFailure> {
         let key = format!("{}/{}/{}", self.table, event["partition"], event["offset"]);
         let result = json!({"payload": {"worked_on": event["payload"]}});
         self.post(&format!("/tables/{}", self.results), Some(&key), &result, 0)
     }
 
     /// Takes an event, and then keeps the place behind it. A ping and the end have a place and no event.
-    fn take(&mut self, cursor: &str, event: Option<&Value>) -> Result<(), Failure> {
+    fn take(&mut self, cursor: &str, event: Option<&Value>) -> Result<(), ConsumerFailure> {
         if let Some(event) = event {
             self.work(event)?;
             let next = event["offset"].as_u64().ok_or("an event has an offset")? + 1;
@@ -77,7 +77,7 @@ impl Consumer {
     }
 
     /// Follows the table until the stream breaks off or enough is done.
-    fn follow(&mut self, cursor: &mut String) -> Result<(), Failure> {
+    fn follow(&mut self, cursor: &mut String) -> Result<(), ConsumerFailure> {
         let mut request = self.client.get(format!("{}/tables/{}", self.url, self.table));
         request = request.header("Accept", "text/event-stream");
         if !cursor.is_empty() {
@@ -116,7 +116,7 @@ impl Consumer {
     }
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> Result<(), ConsumerFailure> {
     let mut arguments = std::env::args().skip(1);
     let mut next = || arguments.next().ok_or("consumer URL TABLE RESULTS GROUP [COUNT]");
     let (url, table, results, group) = (next()?, next()?, next()?, next()?);

@@ -243,24 +243,24 @@ impl Connection {
     /// A request begins; it is under way until the guard is dropped.
     pub fn request(&self) -> CountGuard {
         self.state.begun.fetch_add(1, Relaxed);
-        CountGuard::new(self, Counted::Requests)
+        CountGuard::new(self, InUse::Requests)
     }
 
     /// A body begins to arrive; it counts as arriving until the guard is dropped.
     pub fn body(&self) -> CountGuard {
-        CountGuard::new(self, Counted::Bodies)
+        CountGuard::new(self, InUse::Bodies)
     }
 
     /// A request waits for an event or for S3 until the guard is dropped. Meanwhile its connection may be
     /// closed to make room for another.
     pub fn wait(&self) -> CountGuard {
-        CountGuard::new(self, Counted::Waits)
+        CountGuard::new(self, InUse::Waits)
     }
 }
 
 /// What a guard counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Counted {
+enum InUse {
     Requests,
     Bodies,
     Waits,
@@ -270,11 +270,11 @@ enum Counted {
 #[derive(Debug)]
 pub struct CountGuard {
     state: Arc<ConnectionState>,
-    counted: Counted,
+    counted: InUse,
 }
 
 impl CountGuard {
-    fn new(connection: &Connection, counted: Counted) -> Self {
+    fn new(connection: &Connection, counted: InUse) -> Self {
         let guard = Self { state: Arc::clone(&connection.state), counted };
         guard.count().fetch_add(1, Relaxed);
         guard
@@ -282,9 +282,9 @@ impl CountGuard {
 
     fn count(&self) -> &AtomicUsize {
         match self.counted {
-            Counted::Requests => &self.state.requests,
-            Counted::Bodies => &self.state.bodies,
-            Counted::Waits => &self.state.waits,
+            InUse::Requests => &self.state.requests,
+            InUse::Bodies => &self.state.bodies,
+            InUse::Waits => &self.state.waits,
         }
     }
 }
@@ -293,7 +293,7 @@ impl Drop for CountGuard {
     fn drop(&mut self) {
         let others = self.count().fetch_sub(1, Relaxed) - 1;
         // The end of a body is bytes that came, and behind the end of a wait bytes go.
-        if self.counted == Counted::Requests {
+        if self.counted == InUse::Requests {
             self.state.progressed();
             if others == 0 {
                 self.state.watcher.wake();

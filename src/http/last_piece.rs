@@ -187,13 +187,13 @@ mod tests {
 
     #[test]
     fn what_a_piece_that_is_not_the_last_wakes_is_woken_behind_it() {
-        struct Count(AtomicUsize);
-        impl Wake for Count {
+        struct WakeCount(AtomicUsize);
+        impl Wake for WakeCount {
             fn wake(self: Arc<Self>) {
                 self.0.fetch_add(1, Relaxed);
             }
         }
-        let woken = Arc::new(Count(AtomicUsize::new(0)));
+        let woken = Arc::new(WakeCount(AtomicUsize::new(0)));
         let waker = Waker::from(Arc::new(ConnectionTask(Arc::clone(&woken).into())));
         let count = || woken.0.load(Relaxed);
         let taking = Taking::begin();

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How much stands around the handler.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(crate) enum Floor {
+pub(crate) enum BareFloor {
     /// hyper's HTTP/1 connection and a function.
     Hyper,
     /// `axum::serve` and one route.
@@ -37,14 +37,14 @@ pub(crate) enum Floor {
 
 /// An event as a client sends it.
 #[derive(Deserialize)]
-struct Sent<'a> {
+struct SentEvent<'a> {
     #[serde(borrow)]
     payload: &'a RawValue,
 }
 
 /// Parses an event and makes the answer of an append.
 fn answer(body: &[u8]) -> (StatusCode, String) {
-    match serde_json::from_slice::<Sent>(body) {
+    match serde_json::from_slice::<SentEvent>(body) {
         Ok(sent) => {
             let text = format!("{{\"partition\":0,\"offset\":{}}}", sent.payload.get().len());
             (StatusCode::CREATED, text)
@@ -70,16 +70,16 @@ async fn layer(State(()): State<()>, request: Request, next: Next) -> Response {
 }
 
 /// Serves until it is killed.
-pub(crate) async fn serve(floor: Floor) {
+pub(crate) async fn serve(floor: BareFloor) {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     println!("{}", listener.local_addr().unwrap());
     let routes = Router::new().route("/tables/{table}", post(on_axum));
     match floor {
-        Floor::Axum => {
+        BareFloor::Axum => {
             let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
             axum::serve(listener, routes).await.unwrap();
         }
-        Floor::Hyper => loop {
+        BareFloor::Hyper => loop {
             let (stream, _) = listener.accept().await.unwrap();
             stream.set_nodelay(true).unwrap();
             tokio::spawn(async move {
@@ -87,7 +87,7 @@ pub(crate) async fn serve(floor: Floor) {
                 drop(connection.serve_connection(TokioIo::new(stream), service_fn(on_hyper)).await);
             });
         },
-        Floor::Around => around(listener, routes.layer(middleware::from_fn_with_state((), layer))).await,
+        BareFloor::Around => around(listener, routes.layer(middleware::from_fn_with_state((), layer))).await,
     }
 }
 

@@ -34,21 +34,21 @@ pub(crate) fn get(path: &str, accept: &str) -> Vec<u8> {
 }
 
 /// A connection that is kept.
-pub(crate) struct Connection {
+pub(crate) struct KeptConnection {
     stream: TcpStream,
     buffer: BytesMut,
 }
 
 /// An answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct LoadAnswer {
     pub status: u16,
     /// Empty if only its length was wanted.
     pub body: Vec<u8>,
     pub bytes: usize,
 }
 
-impl Connection {
+impl KeptConnection {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -56,18 +56,18 @@ impl Connection {
     }
 
     /// Sends a request and reads its answer.
-    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Answer {
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> LoadAnswer {
         self.stream.write_all(request).await.unwrap();
         self.answer(true).await
     }
 
     /// Sends a request; of the answer only the length is kept.
-    pub(crate) async fn drain(&mut self, request: &[u8]) -> Answer {
+    pub(crate) async fn drain(&mut self, request: &[u8]) -> LoadAnswer {
         self.stream.write_all(request).await.unwrap();
         self.answer(false).await
     }
 
-    async fn answer(&mut self, keep: bool) -> Answer {
+    async fn answer(&mut self, keep: bool) -> LoadAnswer {
         let head_end = loop {
             if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
                 break at + 4;
@@ -81,7 +81,7 @@ impl Connection {
             .find_map(|line| line.strip_prefix("content-length: "))
             .and_then(|text| text.trim().parse::<usize>().ok());
         drop(self.buffer.split_to(head_end));
-        let mut answer = Answer { status, body: Vec::new(), bytes: 0 };
+        let mut answer = LoadAnswer { status, body: Vec::new(), bytes: 0 };
         match length {
             Some(length) => self.take(length, keep, &mut answer).await,
             None if status == 204 => {}
@@ -96,7 +96,7 @@ impl Connection {
                     .unwrap();
                 drop(self.buffer.split_to(at + 2));
                 self.take(size, keep, &mut answer).await;
-                let mut end = Answer { status: 0, body: Vec::new(), bytes: 0 };
+                let mut end = LoadAnswer { status: 0, body: Vec::new(), bytes: 0 };
                 self.take(2, false, &mut end).await;
                 if size == 0 {
                     break;
@@ -106,7 +106,7 @@ impl Connection {
         answer
     }
 
-    async fn take(&mut self, mut length: usize, keep: bool, answer: &mut Answer) {
+    async fn take(&mut self, mut length: usize, keep: bool, answer: &mut LoadAnswer) {
         answer.bytes += length;
         while length > 0 {
             if self.buffer.is_empty() {
@@ -140,14 +140,14 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 /// What a load has done.
-pub(crate) struct Load {
+pub(crate) struct ClientLoad {
     pub requests: usize,
     pub took: Duration,
     /// Microseconds from when a request was due to its answer.
     pub latency: Histogram<u64>,
 }
 
-impl Load {
+impl ClientLoad {
     pub(crate) fn rate(&self) -> f64 {
         self.requests as f64 / self.took.as_secs_f64()
     }
@@ -165,7 +165,7 @@ pub(crate) async fn load<F>(
     time: Duration,
     rate: Option<f64>,
     request: F,
-) -> Load
+) -> ClientLoad
 where
     F: Fn(usize) -> Vec<u8> + Send + Sync + 'static,
 {
@@ -179,13 +179,13 @@ pub(crate) async fn load_at<F>(
     time: Duration,
     rate: Option<f64>,
     request: F,
-) -> Load
+) -> ClientLoad
 where
     F: Fn(usize) -> Vec<u8> + Send + Sync + 'static,
 {
     let mut open = Vec::new();
     for number in 0..connections {
-        open.push(Connection::open(addresses[number % addresses.len()]).await);
+        open.push(KeptConnection::open(addresses[number % addresses.len()]).await);
     }
     let (request, next) = (Arc::new(request), Arc::new(AtomicUsize::new(0)));
     let started = Instant::now();
@@ -214,5 +214,5 @@ where
     while let Some(one) = running.join_next().await {
         latency.add(one.unwrap()).unwrap();
     }
-    Load { requests: latency.len() as usize, took: started.elapsed(), latency }
+    ClientLoad { requests: latency.len() as usize, took: started.elapsed(), latency }
 }

@@ -30,7 +30,7 @@ use report::Report;
 
 /// What to measure, and how long.
 #[derive(Debug, Clone, Parser)]
-pub struct Options {
+pub struct BenchOptions {
     /// More rounds, longer ones, and the growth to 50 million events.
     #[arg(long)]
     full: bool,
@@ -51,13 +51,13 @@ pub struct Options {
     dir: PathBuf,
     /// Serve one of the floors that `make cost` compares with, instead of measuring.
     #[arg(long, value_name = "FLOOR")]
-    bare: Option<bare::Floor>,
+    bare: Option<bare::BareFloor>,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "bench.json")]
     json: PathBuf,
 }
 
-impl Options {
+impl BenchOptions {
     /// How often A and B take turns.
     pub fn rounds(&self) -> usize {
         if self.glance {
@@ -105,7 +105,7 @@ impl Options {
 }
 
 fn main() {
-    let options = Options::parse();
+    let options = BenchOptions::parse();
     if let Some(floor) = options.bare {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         return runtime.block_on(bare::serve(floor));

@@ -9,7 +9,7 @@ use testing::{
 };
 
 use crate::{
-    Options,
+    BenchOptions,
     client::request,
     process::{S3, Zombi},
 };
@@ -26,7 +26,7 @@ pub(crate) struct Pods {
 
 impl Pods {
     /// So many, all at once: where shards have logs, none is ready while it waits for another.
-    pub(crate) fn start(options: &Options, count: usize, more: &[&str]) -> Self {
+    pub(crate) fn start(options: &BenchOptions, count: usize, more: &[&str]) -> Self {
         let bucket = S3::start(options);
         let of_pod = |place: &PodSettings| -> Vec<String> {
             let place = place.iter().map(|(key, value)| format!("{key}={value}"));
@@ -82,7 +82,7 @@ impl Pods {
     }
 }
 
-fn start(options: &Options, settings: &[String]) -> Zombi {
+fn start(options: &BenchOptions, settings: &[String]) -> Zombi {
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     Zombi::start(options, &settings)
 }

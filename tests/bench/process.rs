@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use testing::s3::{ACCESS_KEY, SECRET_KEY};
 
 use crate::{
-    Options,
-    client::{Connection, request},
+    BenchOptions,
+    client::{KeptConnection, request},
 };
 
 /// A running server on a volume of its own.
@@ -37,7 +37,7 @@ pub(crate) struct S3 {
 }
 
 impl S3 {
-    pub(crate) fn start(options: &Options) -> Self {
+    pub(crate) fn start(options: &BenchOptions) -> Self {
         let mut child = Command::new(options.s3())
             .arg("127.0.0.1:0")
             .stdout(Stdio::piped())
@@ -67,16 +67,16 @@ impl Drop for S3 {
 
 impl Zombi {
     /// Without a bucket.
-    pub(crate) fn start(options: &Options, settings: &[&str]) -> Self {
+    pub(crate) fn start(options: &BenchOptions, settings: &[&str]) -> Self {
         Self::new(options, settings, None)
     }
 
     /// With a bucket of its own.
-    pub(crate) fn tiered(options: &Options, settings: &[&str]) -> Self {
+    pub(crate) fn tiered(options: &BenchOptions, settings: &[&str]) -> Self {
         Self::new(options, settings, Some(S3::start(options)))
     }
 
-    fn new(options: &Options, settings: &[&str], s3: Option<S3>) -> Self {
+    fn new(options: &BenchOptions, settings: &[&str], s3: Option<S3>) -> Self {
         let volume = TempDir::new_in(&options.dir).unwrap();
         let (binary, settings) = (options.zombi(), all_settings(settings, s3.as_ref()));
         let (child, address, ready_in) = spawn(&binary, &volume, &settings);
@@ -96,8 +96,8 @@ impl Zombi {
         self.restart();
     }
 
-    pub(crate) async fn connect(&self) -> Connection {
-        Connection::open(self.address).await
+    pub(crate) async fn connect(&self) -> KeptConnection {
+        KeptConnection::open(self.address).await
     }
 
     /// Asks for something and expects 200 to 299; the answer as JSON.

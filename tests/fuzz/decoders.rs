@@ -6,10 +6,10 @@ mod sent;
 mod stored;
 
 /// Takes any bytes; what panics is a bug.
-pub(crate) type Decoder = fn(&[u8]);
+pub(crate) type FuzzedDecoder = fn(&[u8]);
 
 /// The decoders, by the names of their corpora.
-pub(crate) const ALL: [(&str, Decoder); 28] = [
+pub(crate) const ALL: [(&str, FuzzedDecoder); 28] = [
     ("json", sent::json),
     ("bulk", sent::bulk),
     ("quick", sent::quick),

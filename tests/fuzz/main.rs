@@ -8,9 +8,9 @@ mod decoders;
 
 use std::{path::Path, sync::OnceLock};
 
-static DECODER: OnceLock<decoders::Decoder> = OnceLock::new();
+static DECODER: OnceLock<decoders::FuzzedDecoder> = OnceLock::new();
 
-fn choose() -> decoders::Decoder {
+fn choose() -> decoders::FuzzedDecoder {
     let paths: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let name = paths
         .last()

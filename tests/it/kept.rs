@@ -18,7 +18,7 @@ use testing::{TestServer, server::BUCKET};
 
 /// What an earlier program had acked.
 #[derive(Deserialize)]
-struct Expected {
+struct AckedEvents {
     tables: BTreeMap<String, Vec<Value>>,
     consumers: BTreeMap<String, BTreeMap<String, u64>>,
     keys: BTreeMap<String, BTreeMap<String, u64>>,
@@ -26,12 +26,12 @@ struct Expected {
 }
 
 /// What was kept, unpacked.
-struct Kept {
+struct KeptStore {
     home: TempDir,
-    expected: Expected,
+    expected: AckedEvents,
 }
 
-impl Kept {
+impl KeptStore {
     /// Each of them, with its name.
     fn all() -> Vec<(PathBuf, Self)> {
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kept").read_dir().unwrap();
@@ -137,7 +137,7 @@ impl Kept {
 
 #[tokio::test]
 async fn a_volume_and_its_bucket_are_taken_over() {
-    for (name, kept) in Kept::all() {
+    for (name, kept) in KeptStore::all() {
         eprintln!("{}", name.display());
         let mut z = kept.with_bucket().await;
         std::fs::rename(kept.home.path().join("volume"), z.data_dir()).unwrap();
@@ -159,7 +159,7 @@ async fn a_volume_and_its_bucket_are_taken_over() {
 
 #[tokio::test]
 async fn a_bucket_alone_brings_back_what_was_flushed() {
-    for (name, kept) in Kept::all() {
+    for (name, kept) in KeptStore::all() {
         eprintln!("{}", name.display());
         let mut z = kept.with_bucket().await;
         z.run().await;

@@ -23,9 +23,9 @@ use testing::bucket::MemoryBucket;
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    ground::{Ground, SimClock, objects},
+    ground::{SimClock, VolumeGround, objects},
     run,
-    store::{self, Store, Tuning, event, retry},
+    store::{self, SimStore, Tuning, event, retry},
 };
 
 const SHAPE: ClusterShape = ClusterShape { pods: 3, shards: 4, copies: 1 };
@@ -46,9 +46,9 @@ impl ClusterLogs for NoLogs {
 }
 
 /// What of a bucket everybody must read alike: the end of each partition, and its segments.
-type Contents = BTreeMap<Partition, (u64, Vec<String>)>;
+type BucketContents = BTreeMap<Partition, (u64, Vec<String>)>;
 
-async fn contents_of(objects: &Objects) -> Contents {
+async fn contents_of(objects: &Objects) -> BucketContents {
     let found = chain::load(objects).await.unwrap();
     let of = |(partition, cold): (&Partition, &cold_s3::state::ColdPartition)| {
         let segments = cold.segments.iter().map(|segment| format!("{:?} {}", segment.range, segment.epoch));
@@ -57,8 +57,8 @@ async fn contents_of(objects: &Objects) -> Contents {
     found.state.partitions.iter().map(of).collect()
 }
 
-async fn contents_of_shards(objects: &Objects) -> Contents {
-    let mut all = Contents::new();
+async fn contents_of_shards(objects: &Objects) -> BucketContents {
+    let mut all = BucketContents::new();
     for number in 0..SHAPE.shards {
         let shard = Shard { number, of: SHAPE.shards };
         for (partition, contents) in contents_of(&objects.of_shard(shard)).await {
@@ -69,7 +69,7 @@ async fn contents_of_shards(objects: &Objects) -> Contents {
     all
 }
 
-async fn append(store: &Store, clock: &SimClock, table: &str) {
+async fn append(store: &SimStore, clock: &SimClock, table: &str) {
     let table = TableName::parse(table).unwrap();
     let append = Append { table, events: vec![(0, event(clock))], expected_offset: None, made_by: None };
     store.hot.append(append).await.unwrap();
@@ -77,7 +77,7 @@ async fn append(store: &Store, clock: &SimClock, table: &str) {
 
 /// One Zombi on an empty volume: writes to some tables, and stops cleanly.
 async fn one_zombi(bucket: &Arc<MemoryBucket>, clock: &Arc<SimClock>, id: u128) -> Result<(), StorageError> {
-    let store = Store::open(&Ground::memory(id), bucket, clock, TUNING).await?;
+    let store = SimStore::open(&VolumeGround::memory(id), bucket, clock, TUNING).await?;
     for number in 0..8 {
         append(&store, clock, &format!("table-{number}")).await;
     }
@@ -107,7 +107,7 @@ fn what_is_adopted_and_left_again_reads_the_same_wherever_it_was_cut_off() {
                     Err(_) => {
                         // Whoever starts now: the one Zombi or the cluster, never both.
                         let cluster = join(&objects, SHAPE).await.is_ok();
-                        let single = Store::open(&Ground::memory(2), &bucket, &clock, TUNING).await;
+                        let single = SimStore::open(&VolumeGround::memory(2), &bucket, &clock, TUNING).await;
                         assert!(!(cluster && single.is_ok()), "both may write");
                         if let Ok(store) = single {
                             retry(async || store.flush.flush_now(None).await).await.unwrap();
@@ -120,7 +120,7 @@ fn what_is_adopted_and_left_again_reads_the_same_wherever_it_was_cut_off() {
             assert_eq!(contents_of_shards(&objects).await, before);
             join(&objects, SHAPE).await.unwrap();
             assert!(adopt(&objects, SHAPE, clock.now_ms()).await.unwrap().was_done);
-            let refused = Store::open(&Ground::memory(3), &bucket, &clock, TUNING).await;
+            let refused = SimStore::open(&VolumeGround::memory(3), &bucket, &clock, TUNING).await;
             assert!(matches!(refused.map(drop), Err(StorageError::Refused(why)) if why.contains("adopted")));
 
             resize(&objects, 4, &[1, 2], clock.now_ms()).await.unwrap();
@@ -154,7 +154,7 @@ fn what_was_not_stopped_cleanly_is_not_adopted() {
         let (bucket, clock) = (MemoryBucket::new(7), SimClock::new());
         let objects = objects(&bucket);
         assert!(adopt(&objects, SHAPE, clock.now_ms()).await.is_err(), "there is nothing");
-        let store = Store::open(&Ground::memory(1), &bucket, &clock, TUNING).await.unwrap();
+        let store = SimStore::open(&VolumeGround::memory(1), &bucket, &clock, TUNING).await.unwrap();
         append(&store, &clock, "t").await;
         retry(async || store.flush.flush_now(None).await).await.unwrap();
         store.crash().await;
@@ -174,21 +174,21 @@ fn a_cluster_is_begun_once_and_its_settings_are_for_ever() {
         assert_eq!(first.unwrap(), second.unwrap());
         let error = join(&one, ClusterShape { shards: 5, ..SHAPE }).await.unwrap_err();
         assert!(error.to_string().contains("cluster.shards is 5, and the cluster has 4"), "{error}");
-        let single = Store::open(&Ground::memory(1), &bucket, &SimClock::new(), TUNING).await;
+        let single = SimStore::open(&VolumeGround::memory(1), &bucket, &SimClock::new(), TUNING).await;
         assert!(matches!(single.map(drop), Err(StorageError::Refused(why)) if why.contains("cluster")));
     });
 }
 
 /// A pod of three: its shards, each with a volume that outlives it.
-struct Pod {
-    shards: Vec<(Shard, Ground, Option<Store>)>,
+struct ShardedPod {
+    shards: Vec<(Shard, VolumeGround, Option<SimStore>)>,
 }
 
-impl Pod {
+impl ShardedPod {
     fn new(number: u32) -> Self {
         let own = (0..SHAPE.shards).filter(|shard| shard % SHAPE.pods == number);
         let shard = |shard| {
-            let ground = Ground::memory(u128::from(shard) + 100);
+            let ground = VolumeGround::memory(u128::from(shard) + 100);
             (Shard { number: shard, of: SHAPE.shards }, ground, None)
         };
         Self { shards: own.map(shard).collect() }
@@ -199,7 +199,8 @@ impl Pod {
         for (shard, ground, store) in &mut self.shards {
             if store.is_none() {
                 let own = all.of_shard(*shard);
-                let opened = retry(async || Store::open_over(ground, own.clone(), clock, TUNING).await).await;
+                let opened =
+                    retry(async || SimStore::open_over(ground, own.clone(), clock, TUNING).await).await;
                 *store = Some(opened.unwrap());
             }
         }
@@ -214,7 +215,7 @@ impl Pod {
     }
 
     /// The open store of a table, if this pod has its shard.
-    fn store_of(&self, table: &TableName) -> Option<&Store> {
+    fn store_of(&self, table: &TableName) -> Option<&SimStore> {
         let found = self.shards.iter().find(|(shard, ..)| shard.has(table));
         found.and_then(|(.., store)| store.as_ref())
     }
@@ -228,7 +229,7 @@ fn three_pods_over_one_bucket_keep_apart_whatever_fails() {
             let mut random = StdRng::seed_from_u64(seed);
             let all = objects(&bucket);
             join(&all, SHAPE).await.unwrap();
-            let mut pods: Vec<Pod> = (0..SHAPE.pods).map(Pod::new).collect();
+            let mut pods: Vec<ShardedPod> = (0..SHAPE.pods).map(ShardedPod::new).collect();
             let mut written: BTreeMap<String, u64> = BTreeMap::new();
             bucket.faults.store(20, SeqCst);
             for _ in 0..60 {
@@ -240,7 +241,7 @@ fn three_pods_over_one_bucket_keep_apart_whatever_fails() {
                 }
                 let table = format!("table-{}", random.random_range(0..9));
                 let name = TableName::parse(&table).unwrap();
-                let owners: Vec<&Store> = pods.iter().filter_map(|pod| pod.store_of(&name)).collect();
+                let owners: Vec<&SimStore> = pods.iter().filter_map(|pod| pod.store_of(&name)).collect();
                 let [owner] = owners[..] else { panic!("{table} is on {} pods", owners.len()) };
                 append(owner, &clock, &table).await;
                 *written.entry(table).or_default() += 1;

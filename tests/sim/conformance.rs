@@ -9,26 +9,26 @@ use testing::{
 };
 
 use crate::{
-    ground::{Ground, Hot, SimClock},
+    ground::{Hot, SimClock, VolumeGround},
     run,
 };
 
 /// An engine that is opened and crashed as the suite wants.
-struct Opened {
-    ground: Ground,
+struct SuiteEngine {
+    ground: VolumeGround,
     clock: Arc<SimClock>,
     hot: Option<Hot>,
 }
 
-impl Opened {
-    fn new(ground: Ground) -> Self {
+impl SuiteEngine {
+    fn new(ground: VolumeGround) -> Self {
         let clock = SimClock::new();
         let hot = Some(Hot::open(&ground, &clock).unwrap());
         Self { ground, clock, hot }
     }
 }
 
-impl Volume for Opened {
+impl Volume for SuiteEngine {
     fn hot(&self) -> &dyn Engine {
         self.hot.as_ref().unwrap().tier.as_ref()
     }
@@ -41,12 +41,12 @@ impl Volume for Opened {
 
 #[test]
 fn the_engine_in_memory_does_what_every_engine_must() {
-    run(suite(|| Opened::new(Ground::memory(1))));
+    run(suite(|| SuiteEngine::new(VolumeGround::memory(1))));
 }
 
 #[test]
 fn rocksdb_does_what_every_engine_must() {
-    run(suite(|| Opened::new(Ground::rocksdb())));
+    run(suite(|| SuiteEngine::new(VolumeGround::rocksdb())));
 }
 
 #[test]

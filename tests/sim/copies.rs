@@ -62,7 +62,7 @@ const AWAY: std::ops::Range<Duration> = Duration::from_secs(15)..Duration::from_
 const SOON: Duration = Duration::from_secs(60);
 
 /// What all pods and clients share.
-struct World {
+struct CopiesWorld {
     bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
     log: SimLog,
@@ -86,7 +86,7 @@ struct World {
     stopping: CancellationToken,
 }
 
-impl World {
+impl CopiesWorld {
     fn new(seed: u64) -> Rc<Self> {
         Rc::new(Self {
             bucket: MemoryBucket::new(seed),
@@ -124,7 +124,7 @@ impl World {
 
 /// What happens to the pods, the log and the bucket.
 struct Fates {
-    world: Rc<World>,
+    world: Rc<CopiesWorld>,
     rng: StdRng,
     pods: Vec<Pod>,
 }
@@ -230,9 +230,9 @@ struct Happened {
 
 /// Begins a run: three pods that start, what random choices follow from, and what shows how it went if it
 /// fails.
-fn begin(seed: u64) -> (Rc<World>, Trace, StdRng, Vec<Pod>) {
+fn begin(seed: u64) -> (Rc<CopiesWorld>, Trace, StdRng, Vec<Pod>) {
     fastrand::seed(seed); // how long the SDK waits before it tries again
-    let (world, mut rng) = (World::new(seed), StdRng::seed_from_u64(seed));
+    let (world, mut rng) = (CopiesWorld::new(seed), StdRng::seed_from_u64(seed));
     let trace = Trace(Arc::clone(&world.bucket));
     let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();
     for pod in &mut pods {
@@ -255,7 +255,7 @@ fn simulate(seed: u64) -> (Counts, Happened) {
 }
 
 /// Ends the clients, once nothing befalls the pods any more, and checks all that was promised.
-async fn check_end(world: &Rc<World>, pods: &mut [Pod], mut clients: JoinSet<()>) -> Counts {
+async fn check_end(world: &Rc<CopiesWorld>, pods: &mut [Pod], mut clients: JoinSet<()>) -> Counts {
     world.owner().await;
     sleep(Duration::from_secs(1)).await;
     world.stopping.cancel();
@@ -288,7 +288,7 @@ async fn check_end(world: &Rc<World>, pods: &mut [Pod], mut clients: JoinSet<()>
 }
 
 /// Flushes everything at whoever owns the shard.
-async fn flush_all(world: &World) {
+async fn flush_all(world: &CopiesWorld) {
     let until = Instant::now() + SOON;
     while let Err(error) = world.owner().await.flush.flush_now(None).await {
         assert!(Instant::now() < until, "{error}");
@@ -298,7 +298,7 @@ async fn flush_all(world: &World) {
 
 /// After a flush of everything nothing is only in the log: all that stands in the way of its end is that its
 /// owner was killed.
-async fn log_says_what_s3_has(world: &World) {
+async fn log_says_what_s3_has(world: &CopiesWorld) {
     let named =
         chain::load(&objects(&world.bucket)).await.unwrap().state.log.expect("manifests name the log");
     match LogAtRest::read(world.log.of(PODS[0]), named.mark()).await {

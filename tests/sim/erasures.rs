@@ -14,9 +14,9 @@ use testing::bucket::MemoryBucket;
 use tokio::time::sleep;
 
 use crate::{
-    ground::{Ground, SimClock, objects},
+    ground::{SimClock, VolumeGround, objects},
     run,
-    store::{Store, TUNING, Tuning, event, table},
+    store::{SimStore, TUNING, Tuning, event, table},
 };
 
 /// So many are kept of those that are done.
@@ -27,30 +27,30 @@ const MOST: usize = 2 * KEPT + 2;
 /// Erasures from one start to the next: a start would clean up what has been left until then.
 const A_LIFE: u64 = 12;
 
-struct World {
-    ground: Ground,
+struct ErasureWorld {
+    ground: VolumeGround,
     bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
     tuning: Tuning,
 }
 
-impl World {
-    fn new(ground: Ground, tuning: Tuning) -> Self {
+impl ErasureWorld {
+    fn new(ground: VolumeGround, tuning: Tuning) -> Self {
         Self { ground, bucket: MemoryBucket::new(7), clock: SimClock::new(), tuning }
     }
 
-    async fn open(&self) -> Store {
-        Store::open(&self.ground, &self.bucket, &self.clock, self.tuning).await.unwrap()
+    async fn open(&self) -> SimStore {
+        SimStore::open(&self.ground, &self.bucket, &self.clock, self.tuning).await.unwrap()
     }
 
-    async fn append(&self, store: &Store) {
+    async fn append(&self, store: &SimStore) {
         let events = vec![(0, event(&self.clock))];
         let append = Append { table: table(), events, expected_offset: None, made_by: None };
         store.hot.append(append).await.unwrap();
     }
 
     /// Erases events, and waits until that is done.
-    async fn erase(&self, store: &Store, offsets: Vec<Offset>) {
+    async fn erase(&self, store: &SimStore, offsets: Vec<Offset>) {
         let parts = if offsets.is_empty() { Vec::new() } else { vec![ErasedPart::of(0, offsets)] };
         let asked = Erasure::asked(table(), parts, self.clock.now_ms());
         let id = store.erasures.ask(asked).await.unwrap().id;
@@ -65,14 +65,14 @@ impl World {
     }
 
     /// How many erasures the volume notes, and how many the manifests list.
-    async fn known(&self, store: &Store) -> (usize, usize) {
+    async fn known(&self, store: &SimStore) -> (usize, usize) {
         let listed = chain::load(&objects(&self.bucket)).await.unwrap().state.erasures;
         (store.hot.erasures().unwrap().len(), listed.len())
     }
 }
 
-async fn the_last_ones_are_kept(ground: Ground) {
-    let world = World::new(ground, Tuning { erasures_kept: KEPT, ..TUNING });
+async fn the_last_ones_are_kept(ground: VolumeGround) {
+    let world = ErasureWorld::new(ground, Tuning { erasures_kept: KEPT, ..TUNING });
     let mut store = world.open().await;
     for life in 0..2 {
         for offset in life * A_LIFE..(life + 1) * A_LIFE {
@@ -95,7 +95,7 @@ async fn the_last_ones_are_kept(ground: Ground) {
 
 #[test]
 fn of_the_erasures_that_are_done_the_last_ones_are_kept_everywhere() {
-    for ground in [Ground::memory(1), Ground::rocksdb()] {
+    for ground in [VolumeGround::memory(1), VolumeGround::rocksdb()] {
         run(the_last_ones_are_kept(ground));
     }
 }
@@ -107,7 +107,7 @@ fn a_segment_that_is_written_anew_costs_one_list_however_many_there_are() {
     run(async {
         // Nothing is merged.
         let tuning = Tuning { upkeep_interval: Duration::from_secs(1_000_000), ..TUNING };
-        let world = World::new(Ground::memory(1), tuning);
+        let world = ErasureWorld::new(VolumeGround::memory(1), tuning);
         let store = world.open().await;
         for _ in 0..SEGMENTS {
             world.append(&store).await;

@@ -59,12 +59,12 @@ pub(crate) fn objects(bucket: &Arc<MemoryBucket>) -> Objects {
 }
 
 /// Where a store's volume is.
-pub(crate) enum Ground {
+pub(crate) enum VolumeGround {
     Memory(MemoryVolume),
     RocksDb(tempfile::TempDir),
 }
 
-impl Ground {
+impl VolumeGround {
     /// An empty volume in memory.
     pub(crate) fn memory(id: u128) -> Self {
         Self::Memory(MemoryVolume::new(id))
@@ -88,7 +88,7 @@ impl Ground {
 }
 
 /// An open volume, whose writer does not run yet.
-pub(crate) struct Opened {
+pub(crate) struct OpenedVolume {
     pub hot: Arc<dyn Engine>,
     pub writer: Option<BoxFuture<'static, Result<(), StorageError>>>,
     pub fence: Arc<Fence>,
@@ -96,22 +96,22 @@ pub(crate) struct Opened {
     pub db: Option<Arc<Db>>,
 }
 
-impl Opened {
+impl OpenedVolume {
     /// Opens a volume; what takes how long follows from the seed, if there is one.
     pub(crate) fn open(
-        ground: &Ground,
+        ground: &VolumeGround,
         clock: &Arc<SimClock>,
         seed: Option<u64>,
     ) -> Result<Self, StorageError> {
         let clock: Arc<dyn Clock> = clock.clone();
         let fence = Arc::new(Fence::default());
         match ground {
-            Ground::Memory(volume) => {
+            VolumeGround::Memory(volume) => {
                 let options = MemoryHotOptions::roomy(WINDOW_MS);
                 let twin = MemoryHot::open(volume.clone(), clock, Arc::clone(&fence), options, seed);
                 Ok(Self { hot: twin.clone(), writer: None, fence, twin: Some(twin), db: None })
             }
-            Ground::RocksDb(directory) => {
+            VolumeGround::RocksDb(directory) => {
                 let roomy = HotParts::roomy(directory.path(), WINDOW_MS, clock)?;
                 let parts = HotParts { fence: Arc::clone(&fence), ..roomy };
                 let db = Arc::clone(&parts.db);
@@ -139,8 +139,8 @@ pub(crate) struct Hot {
 
 impl Hot {
     /// Opens the tier of a volume.
-    pub(crate) fn open(ground: &Ground, clock: &Arc<SimClock>) -> Result<Self, StorageError> {
-        let Opened { hot, writer, db, .. } = Opened::open(ground, clock, None)?;
+    pub(crate) fn open(ground: &VolumeGround, clock: &Arc<SimClock>) -> Result<Self, StorageError> {
+        let OpenedVolume { hot, writer, db, .. } = OpenedVolume::open(ground, clock, None)?;
         let writer = writer.map(|writer| task::spawn(async move { drop(writer.await) }).abort_handle());
         Ok(Self { tier: hot, db, writer })
     }

@@ -10,9 +10,9 @@ use tokio::{
 };
 
 use crate::{
-    ground::{Ground, SimClock},
+    ground::{SimClock, VolumeGround},
     run,
-    store::{self, Store, Tuning, event, table},
+    store::{self, SimStore, Tuning, event, table},
 };
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -45,8 +45,8 @@ async fn append_on(hot: Arc<dyn Engine>, clock: Arc<SimClock>, until: Instant) -
 #[test]
 fn without_the_bucket_writes_end_with_the_lease_and_go_on_with_the_bucket() {
     run(async {
-        let (bucket, clock, ground) = (MemoryBucket::new(7), SimClock::new(), Ground::memory(1));
-        let store = Store::open(&ground, &bucket, &clock, TUNING).await.unwrap();
+        let (bucket, clock, ground) = (MemoryBucket::new(7), SimClock::new(), VolumeGround::memory(1));
+        let store = SimStore::open(&ground, &bucket, &clock, TUNING).await.unwrap();
         append(&store.hot, &clock).await.unwrap();
         sleep(LEASE * 5).await;
         append(&store.hot, &clock).await.expect("an idle writer looks at the chain too");
@@ -71,19 +71,19 @@ fn a_successor_acknowledges_nothing_before_the_last_acknowledgement_of_the_one_b
     run(LocalSet::new().run_until(async {
         for kills in [0, 2] {
             let (bucket, clock) = (MemoryBucket::new(kills), SimClock::new());
-            let first = Ground::memory(1);
-            let old = Store::open(&first, &bucket, &clock, TUNING).await.unwrap();
+            let first = VolumeGround::memory(1);
+            let old = SimStore::open(&first, &bucket, &clock, TUNING).await.unwrap();
             append(&old.hot, &clock).await.unwrap();
             let ends = Instant::now() + LEASE * 20;
             let appending = task::spawn_local(append_on(Arc::clone(&old.hot), Arc::clone(&clock), ends));
-            let second = Ground::memory(2);
+            let second = VolumeGround::memory(2);
             let began = Instant::now();
             for _ in 0..kills {
                 // Killed while it waits: the next one waits all the same.
-                let opening = Store::open(&second, &bucket, &clock, TUNING);
+                let opening = SimStore::open(&second, &bucket, &clock, TUNING);
                 assert!(tokio::time::timeout(LEASE / 2, opening).await.is_err(), "it did not wait");
             }
-            let new = Store::open(&second, &bucket, &clock, TUNING).await.unwrap();
+            let new = SimStore::open(&second, &bucket, &clock, TUNING).await.unwrap();
             append(&new.hot, &clock).await.unwrap();
             let acked = Instant::now();
             assert!(acked - began >= LEASE + MARGIN);

@@ -29,8 +29,8 @@ use tokio::time::sleep;
 use self::ops::{Op, op};
 use crate::{
     check_cases,
-    ground::{Ground, SimClock},
-    store::{Store, TUNING, group, retry, table},
+    ground::{SimClock, VolumeGround},
+    store::{SimStore, TUNING, group, retry, table},
 };
 
 const PARTITIONS: PartitionNumber = 3;
@@ -45,7 +45,7 @@ const ERASED: &str = "(erased)";
 
 /// The plain map.
 #[derive(Debug, Default)]
-struct Sheet {
+struct PlainSheet {
     /// What is not in here below `next` was lost with a volume.
     events: BTreeMap<Offset, String>,
     next: Offset,
@@ -60,12 +60,12 @@ struct Sheet {
     commits: Vec<Option<Offset>>,
 }
 
-struct World {
-    ground: Ground,
+struct ModelWorld {
+    ground: VolumeGround,
     bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
-    store: Option<Store>,
-    sheets: BTreeMap<PartitionNumber, Sheet>,
+    store: Option<SimStore>,
+    sheets: BTreeMap<PartitionNumber, PlainSheet>,
     /// Whether the table is there: written, and not deleted since.
     exists: bool,
     /// Whether the bucket may have failed since everything was cold: then offsets may not have been reserved.
@@ -74,12 +74,12 @@ struct World {
     payloads: u64,
 }
 
-impl World {
-    async fn new(ground: Ground) -> Self {
+impl ModelWorld {
+    async fn new(ground: VolumeGround) -> Self {
         let (bucket, clock) = (MemoryBucket::new(7), SimClock::new());
-        let store = Some(Store::open(&ground, &bucket, &clock, TUNING).await.unwrap());
+        let store = Some(SimStore::open(&ground, &bucket, &clock, TUNING).await.unwrap());
         let sheets = (0..PARTITIONS)
-            .map(|number| (number, Sheet { commits: vec![None], ..Sheet::default() }))
+            .map(|number| (number, PlainSheet { commits: vec![None], ..PlainSheet::default() }))
             .collect();
         Self {
             ground,
@@ -94,12 +94,12 @@ impl World {
         }
     }
 
-    fn store(&self) -> &Store {
+    fn store(&self) -> &SimStore {
         self.store.as_ref().unwrap()
     }
 
     async fn open(&mut self) {
-        self.store = Some(Store::open(&self.ground, &self.bucket, &self.clock, TUNING).await.unwrap());
+        self.store = Some(SimStore::open(&self.ground, &self.bucket, &self.clock, TUNING).await.unwrap());
     }
 
     async fn step(&mut self, op: Op) {
@@ -216,10 +216,10 @@ impl World {
     }
 }
 
-fn check(cases: u32, ground: impl Fn() -> Ground) {
+fn check(cases: u32, ground: impl Fn() -> VolumeGround) {
     let ops = prop::collection::vec(op(), 1..40);
     check_cases(cases, "tests/sim/model.regressions", &ops, async |ops| {
-        let mut world = World::new(ground()).await;
+        let mut world = ModelWorld::new(ground()).await;
         for op in ops {
             world.step(op).await;
         }
@@ -232,10 +232,10 @@ fn check(cases: u32, ground: impl Fn() -> Ground) {
 
 #[test]
 fn the_twin_is_a_plain_map() {
-    check(4000, || Ground::memory(1));
+    check(4000, || VolumeGround::memory(1));
 }
 
 #[test]
 fn rocksdb_is_a_plain_map() {
-    check(1000, Ground::rocksdb);
+    check(1000, VolumeGround::rocksdb);
 }

@@ -23,8 +23,8 @@ use tokio::time::sleep;
 
 use crate::{
     check_cases,
-    ground::{Ground, SimClock},
-    store::{Store, TUNING, retry, table},
+    ground::{SimClock, VolumeGround},
+    store::{SimStore, TUNING, retry, table},
 };
 
 const PARTITIONS: PartitionNumber = 3;
@@ -34,7 +34,7 @@ const KEYS: [&str; 3] = ["customer-1", "customer-2", "other"];
 const MOST_PAGES: usize = 2000;
 
 #[derive(Debug, Clone)]
-enum Step {
+enum ReadStep {
     Append(Vec<Sketch>),
     /// Everything to cold, and out of hot.
     Flush,
@@ -72,7 +72,7 @@ struct Look {
     most_bytes: usize,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ReadStep> {
     let sketch = (
         0..PARTITIONS,
         prop::option::weighted(0.7, 0..KINDS.len()),
@@ -81,9 +81,9 @@ fn step() -> impl Strategy<Value = Step> {
     );
     let sketch = sketch.prop_map(|(partition, kind, key, time)| Sketch { partition, kind, key, time });
     prop_oneof![
-        8 => prop::collection::vec(sketch, 1..12).prop_map(Step::Append),
-        4 => Just(Step::Flush),
-        1 => Just(Step::Crash),
+        8 => prop::collection::vec(sketch, 1..12).prop_map(ReadStep::Append),
+        4 => Just(ReadStep::Flush),
+        1 => Just(ReadStep::Crash),
     ]
 }
 
@@ -121,41 +121,41 @@ impl Look {
 }
 
 /// Where an event is.
-type Place = (PartitionNumber, Offset);
+type EventPlace = (PartitionNumber, Offset);
 
-struct World {
-    ground: Ground,
+struct ReadWorld {
+    ground: VolumeGround,
     bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
-    store: Option<Store>,
+    store: Option<SimStore>,
     manners: Manners,
     lists: BTreeMap<PartitionNumber, Vec<Record>>,
 }
 
-impl World {
-    async fn new(ground: Ground, manners: Manners) -> Self {
+impl ReadWorld {
+    async fn new(ground: VolumeGround, manners: Manners) -> Self {
         let (bucket, clock) = (MemoryBucket::new(7), SimClock::new());
-        let store = Store::open(&ground, &bucket, &clock, TUNING).await.unwrap();
+        let store = SimStore::open(&ground, &bucket, &clock, TUNING).await.unwrap();
         let spread = TableChange { partitions: Some(Some(PARTITIONS)), ..TableChange::default() };
         store.hot.configure_table(table(), spread).await.unwrap();
         let lists = (0..PARTITIONS).map(|number| (number, Vec::new())).collect();
         Self { ground, bucket, clock, store: Some(store), manners, lists }
     }
 
-    fn store(&self) -> &Store {
+    fn store(&self) -> &SimStore {
         self.store.as_ref().unwrap()
     }
 
-    async fn step(&mut self, step: Step) {
+    async fn step(&mut self, step: ReadStep) {
         match step {
-            Step::Append(sketches) => self.append(sketches).await,
-            Step::Flush => {
+            ReadStep::Append(sketches) => self.append(sketches).await,
+            ReadStep::Flush => {
                 self.store().flush.flush_now(None).await.unwrap();
                 sleep(Duration::from_secs(2)).await;
             }
-            Step::Crash => {
+            ReadStep::Crash => {
                 self.store.take().unwrap().crash().await;
-                let opened = Store::open(&self.ground, &self.bucket, &self.clock, TUNING).await;
+                let opened = SimStore::open(&self.ground, &self.bucket, &self.clock, TUNING).await;
                 self.store = Some(opened.unwrap());
             }
         }
@@ -198,7 +198,7 @@ impl World {
     }
 
     /// What a read finds, by the lists: partitions merged by time, those that come first in its direction.
-    fn expected(&self, look: &Look) -> Vec<Place> {
+    fn expected(&self, look: &Look) -> Vec<EventPlace> {
         let filter = look.filter();
         let wanted = |record: &&Record| {
             filter.wants(&record.event) && look.partition.is_none_or(|number| number == record.partition)
@@ -221,7 +221,7 @@ impl World {
     }
 
     /// What a read finds, page by page.
-    async fn found(&self, look: &Look) -> Vec<Place> {
+    async fn found(&self, look: &Look) -> Vec<EventPlace> {
         let limits =
             FetchLimits { chunk: ReadLimit { records: look.page, bytes: 500 }, most_bytes: look.most_bytes };
         let (mut from, mut found) = (Positions::new(), Vec::new());
@@ -281,13 +281,13 @@ impl World {
     }
 }
 
-fn check(cases: u32, ground: impl Fn() -> Ground) {
+fn check(cases: u32, ground: impl Fn() -> VolumeGround) {
     let manners = (any::<bool>(), any::<bool>())
         .prop_map(|(is_orderly, are_keys_at_home)| Manners { is_orderly, are_keys_at_home });
     let (steps, looks) = (prop::collection::vec(step(), 1..12), prop::collection::vec(look(), 1..6));
     let plans = (manners, steps, looks);
     check_cases(cases, "tests/sim/reads.regressions", &plans, async |(manners, steps, looks)| {
-        let mut world = World::new(ground(), manners).await;
+        let mut world = ReadWorld::new(ground(), manners).await;
         for step in steps {
             world.step(step).await;
         }
@@ -300,10 +300,10 @@ fn check(cases: u32, ground: impl Fn() -> Ground) {
 
 #[test]
 fn the_twin_is_read_as_plain_lists_are() {
-    check(1000, || Ground::memory(1));
+    check(1000, || VolumeGround::memory(1));
 }
 
 #[test]
 fn rocksdb_is_read_as_plain_lists_are() {
-    check(200, Ground::rocksdb);
+    check(200, VolumeGround::rocksdb);
 }

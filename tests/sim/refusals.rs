@@ -28,9 +28,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::{
     Trace,
-    ground::{Ground, SimClock},
+    ground::{SimClock, VolumeGround},
     run,
-    store::{Store, TUNING, Tuning, retry, table},
+    store::{SimStore, TUNING, Tuning, retry, table},
 };
 
 const KINDS: [RequestKind; 7] = [
@@ -92,12 +92,12 @@ fn after(time: Duration) -> impl Fn() -> bool {
 /// waiting does not help. A copy of a volume is ready when it has been compared with the bucket: what is
 /// written to it before is not in step with what the bucket has.
 async fn start(
-    ground: &Ground,
+    ground: &VolumeGround,
     bucket: &Arc<MemoryBucket>,
     clock: &Arc<SimClock>,
     is_copy: bool,
     mut rng: StdRng,
-) -> Store {
+) -> SimStore {
     let (second, mut wait) = (Duration::from_secs(1), Duration::from_millis(200));
     loop {
         let (hot_keep, seed) = (second * rng.random_range(0..4_u32), Some(rng.random()));
@@ -114,7 +114,7 @@ async fn start(
         } else {
             1_000_000
         });
-        match timeout(killed_after, Store::open(ground, bucket, clock, tuning)).await {
+        match timeout(killed_after, SimStore::open(ground, bucket, clock, tuning)).await {
             Ok(Ok(mut store)) => {
                 if !is_copy || store.is_compared().await {
                     return store;
@@ -129,7 +129,7 @@ async fn start(
     }
 }
 
-struct World {
+struct RefusalWorld {
     bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
     rng: StdRng,
@@ -140,13 +140,13 @@ struct World {
     gone: HashSet<Id>,
 }
 
-impl World {
+impl RefusalWorld {
     fn new(seed: u64) -> Self {
         let (bucket, clock, rng) = (MemoryBucket::new(seed), SimClock::new(), StdRng::seed_from_u64(seed));
         Self { bucket, clock, rng, ids: 0, acked: BTreeMap::new(), gone: HashSet::new() }
     }
 
-    async fn start(&mut self, ground: &Ground) -> Store {
+    async fn start(&mut self, ground: &VolumeGround) -> SimStore {
         start(ground, &self.bucket, &self.clock, false, StdRng::seed_from_u64(self.rng.random())).await
     }
 
@@ -172,14 +172,14 @@ impl World {
     }
 
     async fn suffer(&mut self, under: Under, kind: RequestKind, how: Fate) {
-        let mut ground = Ground::memory(1);
+        let mut ground = VolumeGround::memory(1);
         let mut store = self.start(&ground).await;
         let [.., short] = places();
         let change = TableChange { retention_secs: Some(Some(RETENTION_SECS)), ..TableChange::default() };
         store.hot.configure_table(short.table.clone(), change).await.unwrap();
         self.work(&store, false, after(Duration::from_secs(4))).await;
         if under.loses_volume() {
-            ground = if under == Under::OldCopy { ground.copy() } else { Ground::memory(2) };
+            ground = if under == Under::OldCopy { ground.copy() } else { VolumeGround::memory(2) };
             // What only the volume has would be lost with it.
             retry(async || store.flush.flush_now(None).await).await.unwrap();
         }
@@ -236,7 +236,7 @@ fn refuse_each_kind(under: Under) {
         println!("seed {seed}: {kind:?} is {how:?}");
         fastrand::seed(seed); // how long the SDK waits before it tries again
         refused += run(async {
-            let mut world = World::new(seed);
+            let mut world = RefusalWorld::new(seed);
             let _trace = Trace(Arc::clone(&world.bucket));
             world.suffer(under, kind, how).await;
             world.refused("", how)
@@ -275,7 +275,7 @@ fn a_volume_whose_starts_get_no_manifest_through_is_no_stranger_to_its_bucket() 
     for (seed, how) in (1000..).zip(WORDS) {
         fastrand::seed(seed);
         run(async {
-            let (mut world, ground) = (World::new(seed), Ground::memory(1));
+            let (mut world, ground) = (RefusalWorld::new(seed), VolumeGround::memory(1));
             let _trace = Trace(Arc::clone(&world.bucket));
             let store = world.start(&ground).await;
             world.work(&store, false, after(Duration::from_secs(4))).await;

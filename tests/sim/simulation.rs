@@ -27,13 +27,13 @@ use tokio::{task::LocalSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::{clients::clients, fates::Fates};
+use self::{clients::clients, fates::StoreFates};
 use crate::{
     Trace,
     ground::{SimClock, objects},
     numbered::{ErasedEvents, query_from, read_everything},
     run,
-    store::{Store, table},
+    store::{SimStore, table},
 };
 
 /// How soon after the last fault everything must be in S3.
@@ -41,7 +41,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// What a store may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum LossKind {
     /// The process, again and again.
     Process,
     /// Its volume too, or its place to another writer: what counts is what was acked as cold.
@@ -58,7 +58,7 @@ struct Server {
 }
 
 struct World {
-    kind: Kind,
+    kind: LossKind,
     bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
     history: RefCell<History>,
@@ -75,7 +75,7 @@ struct World {
 }
 
 impl World {
-    fn new(kind: Kind, seed: u64) -> Rc<Self> {
+    fn new(kind: LossKind, seed: u64) -> Rc<Self> {
         Rc::new(Self {
             kind,
             bucket: MemoryBucket::new(seed),
@@ -91,7 +91,7 @@ impl World {
         })
     }
 
-    fn serve(&self, store: &Store) -> CancellationToken {
+    fn serve(&self, store: &SimStore) -> CancellationToken {
         let gone = CancellationToken::new();
         let (hot, reader, flush) = (Arc::clone(&store.hot), store.reader.clone(), Arc::clone(&store.flush));
         let erasures = Arc::clone(&store.erasures);
@@ -102,7 +102,7 @@ impl World {
 }
 
 /// Whatever was taken to be erased is, in both tiers.
-async fn expect_erased(world: &World, store: &Store) {
+async fn expect_erased(world: &World, store: &SimStore) {
     let erasures = world.erasures.borrow().clone();
     for (id, partition, offset) in erasures {
         let found = store.erasures.find(&table(), id);
@@ -116,12 +116,12 @@ async fn expect_erased(world: &World, store: &Store) {
 
 /// One run; its trace and what was checked.
 fn simulate(seed: u64) -> (Vec<String>, Counts) {
-    let kind = if seed % 4 == 3 { Kind::Volume } else { Kind::Process };
+    let kind = if seed % 4 == 3 { LossKind::Volume } else { LossKind::Process };
     fastrand::seed(seed); // how long the SDK waits before it tries again
     run(LocalSet::new().run_until(async move {
         let world = World::new(kind, seed);
         let _trace = Trace(Arc::clone(&world.bucket));
-        let mut fates = Fates::new(&world, seed);
+        let mut fates = StoreFates::new(&world, seed);
         let mut clients = clients(&world, seed);
         let store = fates.turmoil().await;
         sleep(Duration::from_secs(1)).await;

@@ -26,7 +26,7 @@ use tiering::{
 };
 use tokio::time::sleep;
 
-use crate::ground::{Ground, Opened, SimClock, WINDOW_MS, closed, objects};
+use crate::ground::{OpenedVolume, SimClock, VolumeGround, WINDOW_MS, closed, objects};
 
 /// No fault of a bucket lasts so long.
 const ATTEMPTS: usize = 500;
@@ -125,7 +125,7 @@ impl Tuning {
 }
 
 /// An open store. Dropping it is a crash.
-pub(crate) struct Store {
+pub(crate) struct SimStore {
     inner: tiering::Store,
     pub flush: Arc<FlushHandle>,
     /// Its volume, if that is the one in memory.
@@ -134,7 +134,7 @@ pub(crate) struct Store {
     bucket: Arc<BucketState>,
 }
 
-impl Deref for Store {
+impl Deref for SimStore {
     type Target = tiering::Store;
 
     fn deref(&self) -> &Self::Target {
@@ -142,11 +142,11 @@ impl Deref for Store {
     }
 }
 
-impl Store {
+impl SimStore {
     /// Opens volume and bucket and brings them together, as the server does: a bucket that does not answer is
     /// waited for if the volume has nothing to serve without it.
     pub(crate) async fn open(
-        ground: &Ground,
+        ground: &VolumeGround,
         bucket: &Arc<MemoryBucket>,
         clock: &Arc<SimClock>,
         tuning: Tuning,
@@ -156,12 +156,12 @@ impl Store {
 
     /// The same over objects of the test's own: those of a shard.
     pub(crate) async fn open_over(
-        ground: &Ground,
+        ground: &VolumeGround,
         objects: Objects,
         clock: &Arc<SimClock>,
         tuning: Tuning,
     ) -> Result<Self, StorageError> {
-        let Opened { hot, writer, fence, twin, db } = Opened::open(ground, clock, tuning.seed)?;
+        let OpenedVolume { hot, writer, fence, twin, db } = OpenedVolume::open(ground, clock, tuning.seed)?;
         let state = Arc::new(BucketState::default());
         let parts = Parts {
             hot,

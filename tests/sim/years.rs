@@ -25,7 +25,7 @@ const OBJECT_BYTES: u64 = 200;
 const EVENT_BYTES: u64 = 100;
 
 /// Tables of one kind, one partition each.
-struct Shape {
+struct TableShape {
     name: &'static str,
     tables: u64,
     /// Events a second in each.
@@ -35,50 +35,50 @@ struct Shape {
     retention_secs: Option<u64>,
 }
 
-const SHAPES: [Shape; 7] = [
-    Shape {
+const SHAPES: [TableShape; 7] = [
+    TableShape {
         name: "one table, 1 event/s",
         tables: 1,
         rate: 1,
         writes_secs: 10 * YEAR_SECS,
         retention_secs: None,
     },
-    Shape {
+    TableShape {
         name: "the same, kept two minutes",
         tables: 1,
         rate: 1,
         writes_secs: 10 * YEAR_SECS,
         retention_secs: Some(120),
     },
-    Shape {
+    TableShape {
         name: "the same, kept an hour",
         tables: 1,
         rate: 1,
         writes_secs: 10 * YEAR_SECS,
         retention_secs: Some(3600),
     },
-    Shape {
+    TableShape {
         name: "the same, kept 30 days",
         tables: 1,
         rate: 1,
         writes_secs: 10 * YEAR_SECS,
         retention_secs: Some(30 * 86_400),
     },
-    Shape {
+    TableShape {
         name: "the same, that stops after a day",
         tables: 1,
         rate: 1,
         writes_secs: 86_400,
         retention_secs: None,
     },
-    Shape {
+    TableShape {
         name: "200 tables, 1 event/s each",
         tables: 200,
         rate: 1,
         writes_secs: 10 * YEAR_SECS,
         retention_secs: None,
     },
-    Shape {
+    TableShape {
         name: "one table, 50,000 events/s, kept a week",
         tables: 1,
         rate: 50_000,
@@ -89,7 +89,7 @@ const SHAPES: [Shape; 7] = [
 
 /// What came of it, of all its tables.
 #[derive(Debug, Default)]
-struct Outcome {
+struct YearsOutcome {
     /// The most objects that there were after a round of upkeep.
     objects: usize,
     appended_bytes: u64,
@@ -102,16 +102,16 @@ struct Outcome {
 }
 
 /// One partition as time goes by.
-struct Partition {
+struct AgedPartition {
     cold: ColdPartition,
     next: u64,
     /// Objects before those that are too large to be in a run, so that ten years are short.
     settled: VecDeque<Arc<SegmentMeta>>,
     merging: Option<MergeRules>,
-    outcome: Outcome,
+    outcome: YearsOutcome,
 }
 
-impl Partition {
+impl AgedPartition {
     fn put(&mut self, meta: SegmentMeta) -> Arc<SegmentMeta> {
         self.outcome.put_bytes += meta.bytes;
         self.outcome.requests += 1;
@@ -184,11 +184,11 @@ impl Partition {
     }
 }
 
-fn live(shape: &Shape) -> Outcome {
+fn live(shape: &TableShape) -> YearsOutcome {
     let merging = OPTIONS.merging(shape.retention_secs.map(|secs| secs as i64 * 1000), None);
     let cold = ColdPartition::default();
     let mut partition =
-        Partition { cold, next: 0, settled: VecDeque::new(), merging, outcome: Outcome::default() };
+        AgedPartition { cold, next: 0, settled: VecDeque::new(), merging, outcome: YearsOutcome::default() };
     for now in (UPKEEP_SECS..=10 * YEAR_SECS).step_by(UPKEEP_SECS as usize) {
         if now <= shape.writes_secs {
             for flushed in (now - UPKEEP_SECS..now).step_by(FLUSH_SECS as usize) {
@@ -203,10 +203,10 @@ fn live(shape: &Shape) -> Outcome {
             partition.outcome.objects.max(partition.cold.segments.len() + partition.settled.len());
     }
     let hours = shape.writes_secs / 3600;
-    let Outcome { objects, appended_bytes, put_bytes, oldest_secs, links, requests } = partition.outcome;
+    let YearsOutcome { objects, appended_bytes, put_bytes, oldest_secs, links, requests } = partition.outcome;
     // One link names what a round has made in all tables.
     let objects = objects * shape.tables as usize;
-    Outcome {
+    YearsOutcome {
         objects,
         appended_bytes,
         put_bytes,
@@ -216,8 +216,8 @@ fn live(shape: &Shape) -> Outcome {
     }
 }
 
-fn row(shape: &Shape, outcome: &Outcome) -> String {
-    let Outcome { objects, appended_bytes, put_bytes, oldest_secs, links, requests } = outcome;
+fn row(shape: &TableShape, outcome: &YearsOutcome) -> String {
+    let YearsOutcome { objects, appended_bytes, put_bytes, oldest_secs, links, requests } = outcome;
     let written = *put_bytes as f64 / *appended_bytes as f64;
     let oldest = if shape.retention_secs.is_some() { format!("{oldest_secs} s") } else { "all".to_owned() };
     format!("| {} | {objects} | {written:.1} | {oldest} | {links} | {requests} |", shape.name)

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
-    Budget,
-    attacks::{Attack, Target},
+    Effort,
+    attacks::{Attack, AttackTarget},
     memory::{self, Group},
 };
 use testing::{
@@ -36,7 +36,7 @@ const PROBED_SOON: Duration = Duration::from_secs(1);
 const SLOWER: u32 = 20;
 
 /// Somebody who wants nothing but small things. Every request has a connection of its own.
-struct Victim {
+struct AttackedClient {
     client: Client,
     written: u64,
     /// Whether it wants its answer soon and at the first time, or asks again where it is to come later, as
@@ -67,7 +67,7 @@ fn worst(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() - 1]
 }
 
-impl Victim {
+impl AttackedClient {
     fn new(by_clock: bool) -> Self {
         let client =
             Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).no_proxy().build().unwrap();
@@ -145,12 +145,12 @@ impl Victim {
 
 /// In what time the victim is answered at the latest.
 #[derive(Debug, Clone, Copy)]
-struct Bounds {
+struct AnswerBounds {
     asked: Duration,
     probed: Duration,
 }
 
-impl Bounds {
+impl AnswerBounds {
     fn of(calm: &Took) -> Self {
         Self {
             asked: SOON.max(SLOWER * median(&calm.asked)),
@@ -193,11 +193,11 @@ async fn start(group: &Group) -> TestServer {
 /// One attack, with the victim beside it; what was the worst for it.
 async fn attack(
     z: &mut TestServer,
-    victim: &mut Victim,
-    bounds: Bounds,
+    victim: &mut AttackedClient,
+    bounds: AnswerBounds,
     attack: Attack,
 ) -> Result<Duration, String> {
-    let target = Arc::new(Target {
+    let target = Arc::new(AttackTarget {
         main: z.address(),
         admin: z.admin_address(),
         client: Client::builder().timeout(PATIENCE).no_proxy().build().unwrap(),
@@ -227,7 +227,7 @@ async fn attack(
 }
 
 /// One attack after the other, and a start at the end.
-pub(crate) async fn run(seed: u64, budget: Budget, by_clock: bool) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort, by_clock: bool) -> Result<String, String> {
     let group = match Group::make("abuse", MEMORY_BYTES) {
         Ok(group) => group,
         Err(why) => return Ok(format!("skipped: {why}")),
@@ -236,9 +236,9 @@ pub(crate) async fn run(seed: u64, budget: Budget, by_clock: bool) -> Result<Str
         return Ok("skipped: too few files may be open".to_owned());
     }
     let mut z = start(&group).await;
-    let mut victim = Victim::new(by_clock);
+    let mut victim = AttackedClient::new(by_clock);
     let calm = victim.rounds(&z).await?;
-    let bounds = Bounds::of(&calm);
+    let bounds = AnswerBounds::of(&calm);
     let (mut rng, mut attacks, mut worst_of_all) =
         (StdRng::seed_from_u64(seed), 0, (Duration::ZERO, Attack::Lists));
     while budget.allows(attacks / Attack::ALL.len()) {

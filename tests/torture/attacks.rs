@@ -38,7 +38,7 @@ const PROTOBUF: &str = "application/x-protobuf";
 const TAIL: &str = "text/event-stream";
 
 /// What is attacked. Tables: `cold` is in S3 alone, `large` has 24 MB in hot, `quiet` has little.
-pub(crate) struct Target {
+pub(crate) struct AttackTarget {
     pub main: SocketAddr,
     pub admin: SocketAddr,
     pub client: Client,
@@ -94,7 +94,7 @@ impl Attack {
     ];
 
     /// Begins; what goes on does so in `tasks`.
-    pub(crate) async fn begin(self, target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+    pub(crate) async fn begin(self, target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
         match self {
             Self::GrowingBodies => growing_bodies(target, tasks),
             Self::Windows => windows(target, tasks).await,
@@ -113,7 +113,7 @@ impl Attack {
     }
 }
 
-impl Target {
+impl AttackTarget {
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.main)
     }
@@ -147,7 +147,7 @@ fn hold(tasks: &mut JoinSet<()>, sockets: Vec<TcpStream>) {
 }
 
 /// Opens so many connections that ask, of each kind in turn, and do not read.
-async fn gets(target: &Target, kinds: &[(&str, &str)], count: usize) -> Vec<TcpStream> {
+async fn gets(target: &AttackTarget, kinds: &[(&str, &str)], count: usize) -> Vec<TcpStream> {
     let open = kinds.iter().cycle().take(count).map(|(path, accept)| raw::get(target.main, path, accept));
     stream::iter(open).buffer_unordered(32).collect().await
 }
@@ -173,7 +173,7 @@ fn many(before: &str, item: &str, after: &str) -> Vec<u8> {
     .concat()
 }
 
-fn growing_bodies(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+fn growing_bodies(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     let headers: String = (0..1_000_000).map(|number| format!("\"h{number}\":\"\",")).collect();
     let decoded = [
         ("/tables/bomb/bulk", PROTOBUF, [0x0a, 0].repeat(8_000_000)),
@@ -204,7 +204,7 @@ fn growing_bodies(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
     }
 }
 
-async fn windows(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+async fn windows(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     let head = post_head("/tables/quiet", LINES, "content-encoding: zstd\r\ntransfer-encoding: chunked\r\n");
     for (log, blocks, count) in [(27, 1024, 16), (23, 80, 100)] {
         let begun =
@@ -215,7 +215,7 @@ async fn windows(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
 }
 
 /// Begins bodies of each kind in turn, and leaves them there.
-async fn send_and_hold(target: &Target, tasks: &mut JoinSet<()>, begun: Vec<Vec<u8>>, count: usize) {
+async fn send_and_hold(target: &AttackTarget, tasks: &mut JoinSet<()>, begun: Vec<Vec<u8>>, count: usize) {
     let open = begun.iter().cycle().take(count).map(|begun| async move {
         let mut socket = raw::connect(target.main).await;
         // One that is not taken any further has begun all the same.
@@ -226,7 +226,7 @@ async fn send_and_hold(target: &Target, tasks: &mut JoinSet<()>, begun: Vec<Vec<
     hold(tasks, sockets);
 }
 
-async fn standing_bodies(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+async fn standing_bodies(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     let (declared, chunked) = ("content-length: 8388608\r\n", "transfer-encoding: chunked\r\n");
     let half = format!("{{\"payload\": \"{}", "x".repeat(600_000));
     let begun = vec![
@@ -249,7 +249,7 @@ async fn standing_bodies(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
     }
 }
 
-fn readers(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+fn readers(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     // New ones come all the time, before those that are there are given up.
     for accept in [JSON, LINES, TAIL, PROTOBUF].into_iter().cycle().take(160) {
         let target = Arc::clone(target);
@@ -262,7 +262,7 @@ fn readers(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
     }
 }
 
-async fn hanging_reads(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+async fn hanging_reads(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     target.s3.store.faults.add(Operation::SegmentGet, Fault::Hang, usize::MAX);
     let kinds = [
         ("/tables/cold", JSON),
@@ -273,7 +273,7 @@ async fn hanging_reads(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
     hold(tasks, gets(target, &kinds, 200).await);
 }
 
-async fn silent_connections(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+async fn silent_connections(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     // Both ends are on this machine, and it may allow fewer.
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(3000);
     let count = usize::try_from(allowed.min(CONNECTIONS + 600)).unwrap_or(0);
@@ -296,7 +296,7 @@ async fn silent_connections(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
 /// Posts again and again, something else each time, with so many clients. It may be taken, be too many, or
 /// come too soon.
 fn ask_on(
-    target: &Arc<Target>,
+    target: &Arc<AttackTarget>,
     tasks: &mut JoinSet<()>,
     clients: usize,
     path: fn(usize) -> String,
@@ -320,12 +320,12 @@ fn ask_on(
     }
 }
 
-fn groups(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+fn groups(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     let path = |number| format!("/consumers/a-group-among-many-{number:080}/commit");
     ask_on(target, tasks, 16, path, |_| json!({"table": "large", "offset": 1}));
 }
 
-fn keys(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+fn keys(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     ask_on(
         target,
         tasks,
@@ -345,11 +345,11 @@ fn new_table(_: usize) -> Value {
     json!({"records": (0..1024).map(record).collect::<Vec<_>>()})
 }
 
-fn partitions(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+fn partitions(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     ask_on(target, tasks, 4, |number| format!("/tables/new-{number}/bulk"), new_table);
 }
 
-async fn lists(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+async fn lists(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     // As many partitions as may be, first.
     for number in 0.. {
         let (url, body) = (target.url(&format!("/tables/more-{number}/bulk")), new_table(number).to_string());
@@ -375,7 +375,7 @@ async fn lists(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
     }
 }
 
-fn log_levels(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+fn log_levels(target: &Arc<AttackTarget>, tasks: &mut JoinSet<()>) {
     let filters: Vec<_> = (0..80_000).map(|number| format!("target{number:05}=warn")).collect();
     let body = Bytes::from(json!({"level": filters.join(",")}).to_string());
     for _ in 0..4 {

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 use crate::{
-    BUSY, Budget,
+    BUSY, Effort,
     kills::finish,
     load::{Load, PARTITIONS, Style},
 };
@@ -21,7 +21,7 @@ const KEPT: (&str, &str) = ("manifests.keep_secs", "5");
 const RESTORES: usize = 5;
 
 /// Kills backups and restores again and again, and compares what is restored.
-pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = TestServer::start_tiered(&[&BUSY[..], &[KEPT]].concat()).await;
     let (status, body) = z.put(&format!("/tables/{SHORT}/config"), &json!({"retention_secs": 1})).await;

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    BUSY, Budget,
+    BUSY, Effort,
     kills::finish,
     load::{Load, Style},
 };
@@ -32,7 +32,7 @@ fn forget(pid: u32) {
 }
 
 /// Turns the clock again and again, with a kill now and then, and compares in the end.
-pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     let Some(library) = faketime() else { return Ok("skipped: there is no libfaketime".to_owned()) };
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = TestServer::tiered(&BUSY).await;

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{Budget, WRITE_FAILED};
+use crate::{Effort, WRITE_FAILED};
 use testing::{
     TestServer,
     server::{BUCKET, TestRequest},
@@ -20,12 +20,12 @@ use testing::{
 
 /// What is changed in one file or object.
 #[derive(Debug, Clone, Copy)]
-enum Damage {
+enum Tampering {
     Flip { byte: usize, bit: u8 },
     Cut { length: usize },
 }
 
-impl Damage {
+impl Tampering {
     fn random(rng: &mut StdRng, length: usize) -> Self {
         match rng.random_bool(0.75) {
             true => Self::Flip { byte: rng.random_range(0..length), bit: rng.random_range(0..8) },
@@ -52,11 +52,11 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    fn count(&mut self, found: Found) {
+    fn count(&mut self, found: AnswerFound) {
         match found {
-            Found::Refused => self.refused += 1,
-            Found::Error => self.errors += 1,
-            Found::Right => self.right += 1,
+            AnswerFound::Refused => self.refused += 1,
+            AnswerFound::Error => self.errors += 1,
+            AnswerFound::Right => self.right += 1,
         }
     }
 
@@ -79,21 +79,21 @@ impl fmt::Display for Outcomes {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum AnswerFound {
     Refused,
     Error,
     Right,
 }
 
-type Files = BTreeMap<PathBuf, Vec<u8>>;
+type VolumeFiles = BTreeMap<PathBuf, Vec<u8>>;
 
 const TABLES: [&str; 2] = ["a", "b"];
 
 /// Everything that a right answer says.
 #[derive(Debug, PartialEq)]
-struct Expected(BTreeMap<&'static str, Vec<Value>>);
+struct RightAnswers(BTreeMap<&'static str, Vec<Value>>);
 
-impl Expected {
+impl RightAnswers {
     async fn of(z: &TestServer) -> Self {
         let mut tables = BTreeMap::new();
         for table in TABLES {
@@ -103,8 +103,8 @@ impl Expected {
     }
 
     /// Compares with what a server says that runs.
-    async fn compare(&self, z: &TestServer) -> Result<Found, String> {
-        let mut found = Found::Right;
+    async fn compare(&self, z: &TestServer) -> Result<AnswerFound, String> {
+        let mut found = AnswerFound::Right;
         let mut look =
             async |what: String, request: TestRequest, is_right: &dyn Fn(StatusCode, &Value) -> bool| {
                 match ask(request).await {
@@ -113,7 +113,7 @@ impl Expected {
                         Err(format!("{what}: {status} {body}"))
                     }
                     _ => {
-                        found = Found::Error;
+                        found = AnswerFound::Error;
                         Ok(())
                     }
                 }
@@ -164,33 +164,33 @@ async fn fill(z: &TestServer, from: usize, count: usize) {
     }
 }
 
-fn read_files(directory: &Path) -> Files {
+fn read_files(directory: &Path) -> VolumeFiles {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.is_file()).map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
 }
 
-fn write_files(directory: &Path, files: &Files) {
+fn write_files(directory: &Path, files: &VolumeFiles) {
     drop(std::fs::remove_dir_all(directory));
     std::fs::create_dir_all(directory).unwrap();
     files.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
 }
 
 /// Starts it over what was damaged, and compares; nowhere may it panic.
-async fn start_and_compare(z: &mut TestServer, expected: &Expected) -> Result<Found, String> {
+async fn start_and_compare(z: &mut TestServer, expected: &RightAnswers) -> Result<AnswerFound, String> {
     let found = look(z, expected).await?;
     z.panic().map_or(Ok(found), |panic| Err(panic.to_owned()))
 }
 
-async fn look(z: &mut TestServer, expected: &Expected) -> Result<Found, String> {
+async fn look(z: &mut TestServer, expected: &RightAnswers) -> Result<AnswerFound, String> {
     if let Err(log) = z.try_run().await {
-        return if log.contains("exiting error=") { Ok(Found::Refused) } else { Err(log) };
+        return if log.contains("exiting error=") { Ok(AnswerFound::Refused) } else { Err(log) };
     }
     let found = expected.compare(z).await?;
     if z.has_ended() {
         // It may give up where writing fails, and only so.
         let code = z.wait().await;
         return if code == Some(WRITE_FAILED) {
-            Ok(Found::Error)
+            Ok(AnswerFound::Error)
         } else {
             Err(format!("it ended with {code:?}"))
         };
@@ -200,14 +200,14 @@ async fn look(z: &mut TestServer, expected: &Expected) -> Result<Found, String> 
 }
 
 /// Damages files of the volume.
-pub(crate) async fn volume(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn volume(seed: u64, budget: Effort) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = TestServer::start().await;
     fill(&z, 0, 400).await;
     assert_eq!(z.terminate().await, Some(0));
     z.run().await;
     fill(&z, 400, 200).await;
-    let expected = Expected::of(&z).await;
+    let expected = RightAnswers::of(&z).await;
     z.kill().await;
     let files = read_files(&z.data_dir());
     // Its messages and its options are for people.
@@ -221,7 +221,7 @@ pub(crate) async fn volume(seed: u64, budget: Budget) -> Result<String, String> 
     while budget.allows(outcomes.total()) {
         write_files(&z.data_dir(), &files);
         let path = data.choose(&mut rng).unwrap();
-        let damage = Damage::random(&mut rng, files[path].len());
+        let damage = Tampering::random(&mut rng, files[path].len());
         std::fs::write(path, damage.done_to(&files[path])).unwrap();
         let found = start_and_compare(&mut z, &expected).await;
         outcomes.count(found.map_err(|why| format!("{damage:?} of {}: {why}", path.display()))?);
@@ -245,15 +245,15 @@ async fn tiered(compression: &str) -> TestServer {
 }
 
 /// Damages segments under a server that runs. Those that zstd has compressed have a checksum of its own, too.
-pub(crate) async fn segments(compression: &str, seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn segments(compression: &str, seed: u64, budget: Effort) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = tiered(compression).await;
-    let expected = Expected::of(&z).await;
+    let expected = RightAnswers::of(&z).await;
     let objects: Vec<(String, Bytes)> = z.objects("segments/");
     let mut outcomes = Outcomes::default();
     while budget.allows(outcomes.total()) {
         let (key, bytes) = objects.choose(&mut rng).unwrap();
-        let damage = Damage::random(&mut rng, bytes.len());
+        let damage = Tampering::random(&mut rng, bytes.len());
         z.store().replace(BUCKET, key, damage.done_to(bytes).into());
         let found = read_back(&z, &expected).await;
         outcomes.count(found.map_err(|why| format!("{damage:?} of {key}: {why}"))?);
@@ -264,17 +264,17 @@ pub(crate) async fn segments(compression: &str, seed: u64, budget: Budget) -> Re
 }
 
 /// Damages manifests before a start, with the volume or without.
-pub(crate) async fn manifests(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn manifests(seed: u64, budget: Effort) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = tiered("zstd").await;
     z.flush_and_evict().await;
-    let expected = Expected::of(&z).await;
+    let expected = RightAnswers::of(&z).await;
     assert_eq!(z.terminate().await, Some(0));
-    let (files, nothing, objects) = (read_files(&z.data_dir()), Files::new(), z.objects("manifests/"));
+    let (files, nothing, objects) = (read_files(&z.data_dir()), VolumeFiles::new(), z.objects("manifests/"));
     let mut outcomes = Outcomes::default();
     while budget.allows(outcomes.total()) {
         let (key, bytes) = objects.choose(&mut rng).unwrap();
-        let damage = Damage::random(&mut rng, bytes.len());
+        let damage = Tampering::random(&mut rng, bytes.len());
         let is_kept = rng.random_bool(0.5);
         write_files(&z.data_dir(), if is_kept { &files } else { &nothing });
         z.store().replace(BUCKET, key, damage.done_to(bytes).into());
@@ -288,13 +288,13 @@ pub(crate) async fn manifests(seed: u64, budget: Budget) -> Result<String, Strin
 }
 
 /// Reads both tables at once.
-async fn read_back(z: &TestServer, expected: &Expected) -> Result<Found, String> {
-    let mut found = Found::Right;
+async fn read_back(z: &TestServer, expected: &RightAnswers) -> Result<AnswerFound, String> {
+    let mut found = AnswerFound::Right;
     for (table, expected) in &expected.0 {
         match ask(z.request(Method::GET, &format!("/tables/{table}?limit=1000"))).await {
             Some((StatusCode::OK, body)) if body["records"].as_array() == Some(expected) => {}
             Some((status, body)) if status.is_server_error() && body["code"] == "corrupt" => {
-                found = Found::Error
+                found = AnswerFound::Error
             }
             wrong => {
                 return Err(format!(

@@ -11,12 +11,12 @@ const SHUT_DOWN: &str = "\
     fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
 
 /// A file system in a file, mounted on a directory; unmounted when dropped.
-pub(crate) struct Disk {
+pub(crate) struct LoopDisk {
     directory: tempfile::TempDir,
     on: PathBuf,
 }
 
-impl Disk {
+impl LoopDisk {
     /// Makes one; needs root, and the programs that do it.
     pub(crate) async fn make(kind: &str, on: &Path, bytes: u64) -> Result<Self, String> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
@@ -51,7 +51,7 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
+impl Drop for LoopDisk {
     fn drop(&mut self) {
         // At once from here on, and for good when the server that may still have it open has ended.
         drop(std::process::Command::new("umount").arg("--lazy").arg(&self.on).output());

@@ -6,13 +6,13 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 
 use crate::{
-    BUSY, Budget,
+    BUSY, Effort,
     load::{Load, Style},
 };
 use testing::{TestServer, history::Counts};
 
 /// Kills a server again and again, and compares in the end.
-pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = TestServer::start_tiered(&BUSY).await;
     let load = Load::new();

@@ -39,7 +39,7 @@ use futures_util::FutureExt;
 
 /// What to break, how often or for how long.
 #[derive(Debug, Parser)]
-struct Options {
+struct TortureOptions {
     /// Only scenarios whose name holds this text.
     #[arg(long)]
     only: Option<String>,
@@ -69,12 +69,12 @@ const WRITE_FAILED: i32 = 3;
 
 /// How much a scenario may do.
 #[derive(Debug, Clone, Copy)]
-pub struct Budget {
+pub struct Effort {
     rounds: usize,
     until: Option<Instant>,
 }
 
-impl Budget {
+impl Effort {
     /// Whether another round is allowed after so many.
     pub fn allows(&self, rounds: usize) -> bool {
         self.until.map_or(rounds < self.rounds, |until| Instant::now() < until)
@@ -83,7 +83,7 @@ impl Budget {
 
 /// Runs the scenarios one after the other.
 struct Runner {
-    options: Options,
+    options: TortureOptions,
     seed: u64,
     failures: Vec<String>,
     count: usize,
@@ -95,13 +95,13 @@ impl Runner {
         &mut self,
         name: &str,
         rounds: usize,
-        scenario: impl FnOnce(u64, Budget) -> F,
+        scenario: impl FnOnce(u64, Effort) -> F,
     ) {
         if self.options.only.as_deref().is_some_and(|only| !name.contains(only)) {
             return;
         }
         let began = Instant::now();
-        let budget = Budget {
+        let budget = Effort {
             rounds,
             until: self.options.seconds.map(|seconds| began + Duration::from_secs(seconds)),
         };
@@ -137,7 +137,7 @@ async fn run_logs(runner: &mut Runner) {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = TortureOptions::parse();
     let (seed, seconds) = (options.seed.unwrap_or_else(rand::random), options.seconds);
     println!("seed {seed}");
     let mut runner = Runner { options, seed, failures: Vec::new(), count: 0 };

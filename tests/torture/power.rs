@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 
 use crate::{
-    BUSY, Budget,
+    BUSY, Effort,
     disk::Disk,
     kills::finish,
     load::{Load, Style},
@@ -18,7 +18,7 @@ use testing::TestServer;
 const DISK_BYTES: u64 = 1 << 30;
 
 /// Cuts the power again and again, and compares in the end.
-pub(crate) async fn run_on(kind: &str, seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run_on(kind: &str, seed: u64, budget: Effort) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = TestServer::tiered(&BUSY).await;
     let disk = match Disk::make(kind, z.volume.path(), DISK_BYTES).await {

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    BUSY, Budget, WRITE_FAILED,
+    BUSY, Effort, WRITE_FAILED,
     disk::Disk,
     kills::finish,
     load::{Load, Style},
@@ -45,7 +45,7 @@ impl Filler {
 }
 
 /// Fills the disk again and again, and compares in the end.
-pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     let mut z = TestServer::tiered(&BUSY).await;
     // RocksDB takes room for its log ahead: little, so that a full disk is soon noticed.
     z.set("hot.write_buffer_bytes", "2097152");

@@ -2,7 +2,7 @@
 //! more and end; the next one finds what is really there.
 
 use crate::{
-    BUSY, Budget, WRITE_FAILED,
+    BUSY, Effort, WRITE_FAILED,
     disk::run as run_program,
     kills::finish,
     load::{Load, Style},
@@ -17,7 +17,7 @@ const ERRORS: [&str; 4] =
     ["Input/output error", "Read-only file system", "Invalid argument", "File descriptor in bad state"];
 
 /// Lets syncs fail until so many processes have ended of it, and compares in the end.
-pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     if let Err(why) = run_program("fiu-run", &["-x", "true"]).await {
         return Ok(format!("skipped: {why}"));
     }

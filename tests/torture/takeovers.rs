@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 
 use crate::{
-    BUSY, Budget,
+    BUSY, Effort,
     kills::finish,
     load::{Load, PARTITIONS, Style, TABLE},
 };
@@ -17,7 +17,7 @@ use testing::TestServer;
 const FENCED: i32 = 4;
 
 /// Takes over again and again, and compares in the end.
-pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut first = TestServer::start_tiered(&BUSY).await;
     let load = Load::new();

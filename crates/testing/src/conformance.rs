@@ -55,7 +55,7 @@ pub trait Volume {
 pub async fn suite<V: Volume>(empty: impl Fn() -> V) {
     macro_rules! cases {
         ($($case:ident)*) => {
-            $(println!(stringify!($case)); $case(Case(empty())).await;)*
+            $(println!(stringify!($case)); $case(VolumeCase(empty())).await;)*
         };
     }
     cases! {
@@ -85,7 +85,7 @@ pub async fn suite<V: Volume>(empty: impl Fn() -> V) {
 }
 
 /// One case, on its volume.
-struct Case<V>(V);
+struct VolumeCase<V>(V);
 
 const ALL: ReadLimit = ReadLimit { records: 1000, bytes: 1 << 20 };
 const NOW: HotKeep = HotKeep::NOTHING;
@@ -99,7 +99,7 @@ fn group() -> GroupName {
     GroupName::parse("g").unwrap()
 }
 
-impl<V: Volume> Case<V> {
+impl<V: Volume> VolumeCase<V> {
     fn hot(&self) -> &dyn Engine {
         self.0.hot()
     }
@@ -211,7 +211,7 @@ fn offsets(page: &HotPage) -> Vec<Offset> {
     page.page.records.iter().map(|record| record.offset).collect()
 }
 
-async fn offsets_are_dense_and_keys_are_written_once<V: Volume>(mut z: Case<V>) {
+async fn offsets_are_dense_and_keys_are_written_once<V: Volume>(mut z: VolumeCase<V>) {
     let sent = [(0, None), (1, None), (0, Some("a")), (0, Some("a")), (1, Some("a"))];
     assert_eq!(
         places(&z.try_append(&sent, None).await.unwrap()),
@@ -225,9 +225,9 @@ async fn offsets_are_dense_and_keys_are_written_once<V: Volume>(mut z: Case<V>) 
     assert_eq!(offsets(&z.read(0, 0, TimeFilter::default(), ALL).await), [0, 1, 2]);
 }
 
-async fn a_key_means_one_payload<V: Volume>(mut z: Case<V>) {
+async fn a_key_means_one_payload<V: Volume>(mut z: VolumeCase<V>) {
     let keyed = |text: &str| (0, Event { payload: Payload::text(text), ..event(0, Some("a")) });
-    let append = async |z: &Case<V>, texts: &[&str]| {
+    let append = async |z: &VolumeCase<V>, texts: &[&str]| {
         z.append_events(texts.iter().map(|text| keyed(text)).collect()).await
     };
     let within_one = append(&z, &["x", "y"]).await;
@@ -246,7 +246,7 @@ async fn a_key_means_one_payload<V: Volume>(mut z: Case<V>) {
     assert!(matches!(other, Err(StorageError::KeyReused { offset: 0, index: 0, .. })), "{other:?}");
 }
 
-async fn a_table_is_made_by_its_settings<V: Volume>(mut z: Case<V>) {
+async fn a_table_is_made_by_its_settings<V: Volume>(mut z: VolumeCase<V>) {
     let change = |partitions| TableChange { partitions: Some(partitions), ..TableChange::default() };
     assert!(z.hot().configure_table(table(), change(Some(3))).await.unwrap().before.is_none());
     z.crash().await;
@@ -266,7 +266,7 @@ async fn a_table_is_made_by_its_settings<V: Volume>(mut z: Case<V>) {
     assert_eq!(other.partitions, Chosen::default_of(1), "those of a new table");
 }
 
-async fn what_is_refused_leaves_nothing<V: Volume>(mut z: Case<V>) {
+async fn what_is_refused_leaves_nothing<V: Volume>(mut z: VolumeCase<V>) {
     z.append(0, 3).await;
     let refused = z.try_append(&[(0, Some("b")), (1, None)], Some(3)).await;
     assert!(matches!(refused, Err(StorageError::OffsetMismatch { expected: 3, next: 0, .. })), "{refused:?}");
@@ -282,7 +282,7 @@ async fn what_is_refused_leaves_nothing<V: Volume>(mut z: Case<V>) {
     assert_eq!(z.watermarks(0).next, 4);
 }
 
-async fn a_page_ends_at_its_limits<V: Volume>(z: Case<V>) {
+async fn a_page_ends_at_its_limits<V: Volume>(z: VolumeCase<V>) {
     z.append(0, 10).await;
     let page = z.read(0, 2, TimeFilter::default(), ReadLimit { records: 3, ..ALL }).await;
     assert_eq!((offsets(&page), page.page.next), (vec![2, 3, 4], 5));
@@ -295,7 +295,7 @@ async fn a_page_ends_at_its_limits<V: Volume>(z: Case<V>) {
     assert!(matches!(unknown, Err(StorageError::UnknownTable(_))));
 }
 
-async fn only_what_is_flushed_leaves<V: Volume>(mut z: Case<V>) {
+async fn only_what_is_flushed_leaves<V: Volume>(mut z: VolumeCase<V>) {
     z.append(0, 5).await;
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
     z.flush(0, 2).await;
@@ -318,7 +318,7 @@ async fn only_what_is_flushed_leaves<V: Volume>(mut z: Case<V>) {
     assert!(z.hot().table(&table()).unwrap().partitions[0].unflushed_bytes > 0);
 }
 
-async fn earliest_only_moves_forward<V: Volume>(mut z: Case<V>) {
+async fn earliest_only_moves_forward<V: Volume>(mut z: VolumeCase<V>) {
     z.append(0, 6).await;
     z.flush(0, 4).await;
     let trim = |earliest| vec![Trim { partition: Partition::new(table(), 0), earliest, unflushed_bytes: 0 }];
@@ -338,7 +338,7 @@ async fn earliest_only_moves_forward<V: Volume>(mut z: Case<V>) {
     assert!(matches!(z.hot().trim(unknown).await, Err(StorageError::UnknownTable(_))));
 }
 
-async fn a_deleted_table_goes_on_with_its_offsets<V: Volume>(mut z: Case<V>) {
+async fn a_deleted_table_goes_on_with_its_offsets<V: Volume>(mut z: VolumeCase<V>) {
     z.try_append(&[(0, Some("a")), (0, None)], None).await.unwrap();
     let change = TableChange { retention_secs: Some(Some(7)), ..TableChange::default() };
     assert_eq!(
@@ -359,7 +359,7 @@ async fn a_deleted_table_goes_on_with_its_offsets<V: Volume>(mut z: Case<V>) {
     assert_eq!(z.hot().table(&table()).unwrap().settings, TableSettings::default());
 }
 
-async fn commits_are_all_or_nothing<V: Volume>(mut z: Case<V>) {
+async fn commits_are_all_or_nothing<V: Volume>(mut z: VolumeCase<V>) {
     z.append(0, 3).await;
     z.append(1, 1).await;
     assert!(matches!(z.commit(0, 4, false).await, Err(StorageError::BeyondEnd { next: 3, .. })));
@@ -376,7 +376,7 @@ async fn commits_are_all_or_nothing<V: Volume>(mut z: Case<V>) {
     assert!(z.hot().groups().await.unwrap().is_empty());
 }
 
-async fn an_append_wakes_readers<V: Volume>(z: Case<V>) {
+async fn an_append_wakes_readers<V: Volume>(z: VolumeCase<V>) {
     let mut here = z.hot().wakeups().wait_for(&table(), Some(0));
     let mut elsewhere = z.hot().wakeups().wait_for(&table(), Some(1));
     z.append(0, 1).await;

@@ -150,7 +150,7 @@ impl StandingRefusal {
         Self { of, status, code, region: None }
     }
 
-    pub(super) fn answer(self) -> Answer {
+    pub(super) fn answer(self) -> S3Answer {
         let mut answer = error(self.status, self.code, self.region);
         if let Some(region) = self.region {
             answer.headers_mut().insert("x-amz-bucket-region", header::HeaderValue::from_static(region));
@@ -159,7 +159,7 @@ impl StandingRefusal {
     }
 }
 
-pub(super) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
+pub(super) type S3Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// A request that can be applied now, later or not at all.
 pub(super) struct ReceivedRequest {
@@ -188,7 +188,7 @@ impl ReceivedRequest {
     }
 
     /// Serves it, with a fault if one is due; what hangs does so until it is cleared.
-    pub(super) async fn answer(self, fault: Option<Fault>, cleared: &Notify) -> io::Result<Answer> {
+    pub(super) async fn answer(self, fault: Option<Fault>, cleared: &Notify) -> io::Result<S3Answer> {
         match fault {
             None => self.apply().await.map(|(head, bytes)| Response::from_parts(head, whole(bytes))),
             Some(Fault::Status(status)) => Ok(usual_error(status)),
@@ -221,13 +221,13 @@ fn broken() -> io::Error {
 }
 
 /// Half of the answer, and then the connection breaks.
-fn broken_off(head: response::Parts, bytes: &Bytes) -> Answer {
+fn broken_off(head: response::Parts, bytes: &Bytes) -> S3Answer {
     let half = bytes.slice(..bytes.len() / 2);
     let pieces = stream::iter([Ok(Frame::data(half)), Err(broken())]);
     Response::from_parts(head, StreamBody::new(pieces).boxed_unsync())
 }
 
-fn byte_by_byte(head: response::Parts, bytes: Bytes) -> Answer {
+fn byte_by_byte(head: response::Parts, bytes: Bytes) -> S3Answer {
     let pieces = stream::iter(0..bytes.len()).then(move |at| {
         let byte = bytes.slice(at..=at);
         async move {
@@ -239,7 +239,7 @@ fn byte_by_byte(head: response::Parts, bytes: Bytes) -> Answer {
 }
 
 /// Half of the answer, with a length that says so.
-fn truncated(mut head: response::Parts, bytes: &Bytes) -> Answer {
+fn truncated(mut head: response::Parts, bytes: &Bytes) -> S3Answer {
     let half = bytes.slice(..bytes.len() / 2);
     if head.headers.contains_key(header::CONTENT_LENGTH) {
         head.headers.insert(header::CONTENT_LENGTH, half.len().into());
@@ -247,7 +247,7 @@ fn truncated(mut head: response::Parts, bytes: &Bytes) -> Answer {
     Response::from_parts(head, whole(half))
 }
 
-fn flipped(head: response::Parts, bytes: &Bytes) -> Answer {
+fn flipped(head: response::Parts, bytes: &Bytes) -> S3Answer {
     let mut bytes = BytesMut::from(bytes.as_ref());
     let middle = bytes.len() / 2;
     if let Some(byte) = bytes.get_mut(middle) {
@@ -261,7 +261,7 @@ pub(super) fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {
 }
 
 /// The error that a store usually means by a status.
-fn usual_error(status: u16) -> Answer {
+fn usual_error(status: u16) -> S3Answer {
     let code = match status {
         403 => "AccessDenied",
         404 => "NoSuchBucket",
@@ -273,7 +273,7 @@ fn usual_error(status: u16) -> Answer {
     error(status, code, None)
 }
 
-fn error(status: u16, code: &str, region: Option<&str>) -> Answer {
+fn error(status: u16, code: &str, region: Option<&str>) -> S3Answer {
     let region = region.map_or_else(String::new, |region| format!("<Region>{region}</Region>"));
     let text = format!(
         "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>on purpose</Message>{region}</Error>"

@@ -34,7 +34,7 @@ use s3s::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{
-    faults::{Answer, Faults, ReceivedRequest, StandingRefusal, whole},
+    faults::{Faults, ReceivedRequest, S3Answer, StandingRefusal, whole},
     mirror::{Buckets, Mirror},
 };
 
@@ -110,7 +110,7 @@ impl ObjectStore {
     }
 
     /// Remembers a PUT if PUTs are watched; returns the answer if it is refused.
-    fn refused(&self, head: &Parts) -> Option<Answer> {
+    fn refused(&self, head: &Parts) -> Option<S3Answer> {
         if head.method == Method::PUT
             && let Some(puts) = &mut *self.puts_seen.lock().unwrap()
         {
@@ -384,10 +384,10 @@ async fn serve(
     store: Arc<ObjectStore>,
     service: S3Service,
     request: Request<Incoming>,
-) -> io::Result<Answer> {
+) -> io::Result<S3Answer> {
     // The probes of a pod in MinIO's place have no signature.
     if request.uri().path().starts_with("/minio/health/") {
-        return Ok(Answer::new(whole(Bytes::new())));
+        return Ok(S3Answer::new(whole(Bytes::new())));
     }
     let fault = store.faults.next(&request);
     let (head, body) = request.into_parts();

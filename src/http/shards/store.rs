@@ -294,8 +294,8 @@ pub(super) mod tests {
             let problem = Problem::from(StorageError::UnknownTable(table()));
             problem.unknown_outcome().into_response()
         };
-        type Answer = fn() -> Response;
-        let cases: [(Method, Answer, bool); 10] = [
+        type GivenAnswer = fn() -> Response;
+        let cases: [(Method, GivenAnswer, bool); 10] = [
             (Method::GET, fine, true),
             (Method::HEAD, fine, true),
             (Method::GET, missing, true),

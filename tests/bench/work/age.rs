@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::{CONNECTIONS, append::json_singles, in_turn};
 use crate::{
-    Options,
+    BenchOptions,
     client::{get, load},
     data,
     process::Zombi,
@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Records of one read.
 const READ: usize = 100;
 
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     let appends = "a year-old store against a new one, appends";
     let reads = "a year-old store against a new one, reads of 100";
     let start = "a year-old store, ready after kill -9";
@@ -81,7 +81,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
 
 /// A year in moments: thousands of segments of which half have expired, tables that are no more, and a
 /// manifest for each of these steps.
-async fn age(options: &Options, zombi: &Zombi) {
+async fn age(options: &BenchOptions, zombi: &Zombi) {
     let (times, events) = (if options.full { 10 } else { 1 }, options.events(EVENTS));
     let tables = if options.glance { TABLES / 10 } else { TABLES };
     zombi.send("PUT", "/tables/gone/config", "application/json", br#"{"retention_secs":1}"#).await;

@@ -11,15 +11,15 @@ use tokio::{
 
 use super::{CONNECTIONS, in_turn};
 use crate::{
-    Options,
-    client::{Connection, Load, get, load, request},
+    BenchOptions,
+    client::{ClientLoad, KeptConnection, get, load, request},
     data,
     process::Zombi,
     report::{Goal, Report},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum EventForm {
     Json,
     Protobuf,
     Keyed,
@@ -28,21 +28,21 @@ enum Form {
 /// Appends of one event each.
 #[derive(Clone, Copy)]
 struct Singles<'a> {
-    options: &'a Options,
+    options: &'a BenchOptions,
     address: SocketAddr,
-    form: Form,
+    form: EventForm,
     connections: usize,
 }
 
 impl Singles<'_> {
     /// Sends them to a path for a turn; `salt` makes their keys others than those of another turn.
-    async fn send(self, path: &str, salt: usize) -> Load {
+    async fn send(self, path: &str, salt: usize) -> ClientLoad {
         let Self { options, address, form, connections } = self;
         let (path, prefix) = (path.to_owned(), format!("{salt}-"));
         // What is sent costs the same processors as what is measured: made before, but for the keys.
         let ready: Vec<Vec<u8>> = (0..1024)
             .map(|number| match form {
-                Form::Protobuf => request(
+                EventForm::Protobuf => request(
                     "POST",
                     &path,
                     "application/x-protobuf",
@@ -54,7 +54,7 @@ impl Singles<'_> {
             })
             .collect();
         load(address, connections, options.turn(), None, move |number| match form {
-            Form::Keyed => {
+            EventForm::Keyed => {
                 let body = data::json_record(number, 4, Some(&format!("{prefix}{number:012}")));
                 request("POST", &path, "application/json", body.as_bytes())
             }
@@ -64,11 +64,11 @@ impl Singles<'_> {
     }
 }
 
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     let rows = [
-        ("append JSON", Form::Json, [0.65, 0.85]),
-        ("append protobuf", Form::Protobuf, [0.60, 0.80]),
-        ("append JSON with a key each", Form::Keyed, [0.60, 0.80]),
+        ("append JSON", EventForm::Json, [0.65, 0.85]),
+        ("append protobuf", EventForm::Protobuf, [0.60, 0.80]),
+        ("append JSON with a key each", EventForm::Keyed, [0.60, 0.80]),
     ];
     for (name, form, goals) in rows {
         for (connections, goal) in [64, 256].into_iter().zip(goals) {
@@ -93,14 +93,14 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
 }
 
 /// Against the least that a group commit costs: no RocksDB, zeros to a plain file.
-async fn group_commit(options: &Options, report: &mut Report) {
+async fn group_commit(options: &BenchOptions, report: &mut Report) {
     for connections in [64, 256] {
         let name = format!("append JSON, a bare group commit, {connections} connections");
         if !report.wants(&name) {
             continue;
         }
         let zombi = Zombi::start(options, &[]);
-        let singles = Singles { options, address: zombi.address, form: Form::Json, connections };
+        let singles = Singles { options, address: zombi.address, form: EventForm::Json, connections };
         let rounds = in_turn(
             options.rounds(),
             async |round| singles.send("/tables/t", round).await.rate(),
@@ -111,13 +111,13 @@ async fn group_commit(options: &Options, report: &mut Report) {
 }
 
 /// Who waits for one table costs those who write to another nothing.
-async fn beside_tails(options: &Options, report: &mut Report) {
+async fn beside_tails(options: &BenchOptions, report: &mut Report) {
     let name = "append JSON, 64 connections, beside 1,000 idle tails of another table";
     if !report.wants(name) {
         return;
     }
     let (watched, alone) = (Zombi::start(options, &[]), Zombi::start(options, &[]));
-    let mut writer = Connection::open(watched.address).await;
+    let mut writer = KeptConnection::open(watched.address).await;
     writer
         .exchange(&request(
             "POST",
@@ -140,7 +140,7 @@ async fn beside_tails(options: &Options, report: &mut Report) {
     let [beside, by_itself] = [watched.address, alone.address].map(|address| Singles {
         options,
         address,
-        form: Form::Json,
+        form: EventForm::Json,
         connections: CONNECTIONS,
     });
     let rounds = in_turn(
@@ -158,7 +158,7 @@ pub(crate) async fn json_singles(
     connections: usize,
     time: Duration,
     rate: Option<f64>,
-) -> Load {
+) -> ClientLoad {
     let ready: Vec<_> = (0..1024)
         .map(|number| {
             request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes())
@@ -167,7 +167,7 @@ pub(crate) async fn json_singles(
     load(address, connections, time, rate, move |number| ready[number % ready.len()].clone()).await
 }
 
-async fn latency(options: &Options, report: &mut Report) {
+async fn latency(options: &BenchOptions, report: &mut Report) {
     let name = "p99 at half load, the flusher at work or not";
     if !report.wants(name) {
         return;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::{in_turn, rate, timed};
 use crate::{
-    Options,
+    BenchOptions,
     client::{load, request},
     data,
     process::Zombi,
@@ -18,7 +18,7 @@ use crate::{
 const BATCH: usize = 1000;
 const STREAMS: usize = 2;
 
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     let json: Vec<_> = (0..32)
         .map(|batch| {
             let records: Vec<_> =
@@ -68,7 +68,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
     stream(options, report).await;
 }
 
-async fn stream(options: &Options, report: &mut Report) {
+async fn stream(options: &BenchOptions, report: &mut Report) {
     let name = "NDJSON streams, 2 at once";
     if !report.wants(name) {
         return;
@@ -97,7 +97,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    pub(crate) fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &BenchOptions) -> Self {
         let directory = TempDir::new_in(&options.dir).unwrap();
         let mut rocks = RocksOptions::default();
         rocks.create_if_missing(true);
@@ -107,7 +107,7 @@ impl Raw {
     }
 
     /// Writes synced batches for one turn; events a second.
-    pub(crate) fn write(&self, options: &Options) -> f64 {
+    pub(crate) fn write(&self, options: &BenchOptions) -> f64 {
         let mut write = WriteOptions::default();
         write.set_sync(true);
         let started = Instant::now();

@@ -24,7 +24,7 @@ use testing::s3::{ACCESS_KEY, SECRET_KEY};
 
 use super::{CONNECTIONS, MANY, append::json_singles, in_turn, rate, read, timed};
 use crate::{
-    Options,
+    BenchOptions,
     client::{get, load},
     data,
     process::Zombi,
@@ -35,7 +35,7 @@ const RANDOM_READS: usize = 200;
 const RANDOM_RECORDS: usize = 1000;
 const PAGE: usize = 1000;
 
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     flush(options, report).await;
     many_partitions(options, report).await;
     let names = ["cold read, stream", "cold read, GETs for 1,000 at random"];
@@ -86,7 +86,7 @@ async fn gets(zombi: &Zombi) -> f64 {
 }
 
 /// A page needs a piece of every partition, which the page after it needs again.
-async fn many_partitions(options: &Options, report: &mut Report) {
+async fn many_partitions(options: &BenchOptions, report: &mut Report) {
     for (name, cache, goal) in [
         ("page over 1,024 cold partitions", "cold.cache_bytes=0", Goal::AtLeast(0.01)),
         ("page over 1,024 cold partitions, frames kept", "cold.cache_bytes=67108864", Goal::AtLeast(0.05)),
@@ -141,7 +141,7 @@ async fn get_and_decode(objects: &Objects) {
     }
 }
 
-async fn flush(options: &Options, report: &mut Report) {
+async fn flush(options: &BenchOptions, report: &mut Report) {
     let (name, writers) = ("flush", "writers while the flusher works");
     if !report.wants(name) && !report.wants(writers) {
         return;

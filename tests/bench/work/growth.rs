@@ -3,7 +3,7 @@
 
 use super::{rate, timed};
 use crate::{
-    Options,
+    BenchOptions,
     client::get,
     data,
     process::Zombi,
@@ -12,7 +12,7 @@ use crate::{
 
 const MILLION: usize = 1_000_000;
 
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     let name = "growth";
     if !report.wants(name) || (options.glance && options.only.is_empty()) {
         return;

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::sleep};
 
-use super::{CONNECTIONS, in_turn};
+use super::{in_turn, send};
 use crate::{
-    Options,
-    client::{Connection, Load, load},
+    BenchOptions,
+    client::KeptConnection,
     data,
     process::Zombi,
     report::{Goal, Report},
@@ -26,13 +26,13 @@ const GREEDY: usize = 16;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Files of a server that lets in only whom they name, and its settings.
-struct Files {
+struct IdentityFiles {
     _directory: TempDir,
     settings: Vec<String>,
 }
 
-impl Files {
-    fn new(options: &Options, policy: &Value, tokens: &[&NewToken]) -> Self {
+impl IdentityFiles {
+    fn new(options: &BenchOptions, policy: &Value, tokens: &[&NewToken]) -> Self {
         let directory = TempDir::new_in(&options.dir).unwrap();
         let at = |name: &str| fs::canonicalize(directory.path()).unwrap().join(name);
         let write = |path: &Path, text: String| fs::write(path, text).unwrap();
@@ -53,7 +53,7 @@ impl Files {
         Self { _directory: directory, settings }
     }
 
-    fn start(&self, options: &Options) -> Zombi {
+    fn start(&self, options: &BenchOptions) -> Zombi {
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
         Zombi::start(options, &settings)
     }
@@ -85,23 +85,18 @@ fn appends(table: &str, token: Option<&str>) -> Vec<Vec<u8>> {
     (0..1024).map(one).collect()
 }
 
-async fn send(address: SocketAddr, time: Duration, rate: Option<f64>, ready: &[Vec<u8>]) -> Load {
-    let ready = ready.to_vec();
-    load(address, CONNECTIONS, time, rate, move |number| ready[number % ready.len()].clone()).await
-}
-
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     with_a_token(options, report).await;
     beside_a_greedy_one(options, report).await;
 }
 
-async fn with_a_token(options: &Options, report: &mut Report) {
+async fn with_a_token(options: &BenchOptions, report: &mut Report) {
     let name = "append JSON, 64 connections, with a token that is known";
     if !report.wants(name) {
         return;
     }
     let bindings = json!([{"subjects": ["sa:bench/client"], "role": "producer", "tables": ["t"]}]);
-    let files = Files::new(options, &json!({"version": 1, "bindings": bindings}), &[]);
+    let files = IdentityFiles::new(options, &json!({"version": 1, "bindings": bindings}), &[]);
     let (asks, asks_nobody) = (files.start(options), Zombi::start(options, &[]));
     let (with, without) = (appends("t", Some(&issued())), appends("t", None));
     // From then on the token is known, and both have written.
@@ -115,7 +110,7 @@ async fn with_a_token(options: &Options, report: &mut Report) {
     report.ratio(name, "requests/s", Goal::AtLeast(0.97), rounds.await);
 }
 
-async fn beside_a_greedy_one(options: &Options, report: &mut Report) {
+async fn beside_a_greedy_one(options: &BenchOptions, report: &mut Report) {
     let name = "append p99 at half load, beside a principal at its limit";
     if !report.wants(name) {
         return;
@@ -126,7 +121,7 @@ async fn beside_a_greedy_one(options: &Options, report: &mut Report) {
         "bindings": [{"subjects": ["token:calm", "token:greedy"], "role": "producer", "tables": ["*"]}],
         "quotas": {"bindings": [{"subjects": ["token:greedy"], "requests_per_sec": LIMIT}]},
     });
-    let files = Files::new(options, &policy, &[&calm, &greedy]);
+    let files = IdentityFiles::new(options, &policy, &[&calm, &greedy]);
     let zombi = files.start(options);
     let (ours, theirs) = (appends("t", Some(&calm.plain)), appends("other", Some(&greedy.plain)));
     let half = send(zombi.address, options.turn(), None, &ours).await.rate() / 2.0;
@@ -150,7 +145,7 @@ async fn press(address: SocketAddr, ready: &[Vec<u8>]) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for request in ready.iter().take(GREEDY) {
         let request = request.clone();
-        let mut connection = Connection::open(address).await;
+        let mut connection = KeptConnection::open(address).await;
         connection.drain(&request).await;
         clients.spawn(async move {
             loop {

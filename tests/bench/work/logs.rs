@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use super::{in_turn, rate};
 use crate::{
-    Options,
+    BenchOptions,
     client::{load_at, request},
     data,
     pods::{PODS, Pods},
@@ -103,7 +103,7 @@ impl LoggedWork {
     }
 }
 
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     let is_wanted = |work: &LoggedWork| work.rows().iter().any(|name| report.wants(name));
     let wanted: Vec<LoggedWork> = WORK.into_iter().filter(is_wanted).collect();
     // It takes too long for a glance until servers and pods are there.
@@ -126,7 +126,7 @@ struct LoggedGround {
 }
 
 impl LoggedGround {
-    async fn start(options: &Options) -> Self {
+    async fn start(options: &BenchOptions) -> Self {
         // On the disk that is measured.
         let servers = NatsTrio::start_in(&fs::canonicalize(&options.dir).unwrap()).await;
         let settings = servers.settings().into_iter().map(|(key, value)| format!("{key}={value}"));
@@ -142,7 +142,7 @@ impl LoggedGround {
         Self { pods, one, clients, _servers: servers }
     }
 
-    async fn measure(&self, work: LoggedWork, options: &Options, report: &mut Report) {
+    async fn measure(&self, work: LoggedWork, options: &BenchOptions, report: &mut Report) {
         let [against_one, against_plain] = work.rows();
         let ready = ReadyWork {
             work,

@@ -12,12 +12,28 @@ pub(crate) mod read;
 pub(crate) mod shards;
 pub(crate) mod tables;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use crate::client::{ClientLoad, load};
 
 /// Connections of a load whose row names no other number.
 pub(crate) const CONNECTIONS: usize = 64;
 /// As many partitions as a table may have.
 pub(crate) const MANY: usize = 1024;
+
+/// Sends requests that are made already, in turn, over as many connections as loads have.
+pub(crate) async fn send(
+    address: SocketAddr,
+    time: Duration,
+    rate: Option<f64>,
+    ready: &[Vec<u8>],
+) -> ClientLoad {
+    let ready = ready.to_vec();
+    load(address, CONNECTIONS, time, rate, move |number| ready[number % ready.len()].clone()).await
+}
 
 /// So many of something in that time, as a rate.
 pub(crate) fn rate(count: usize, took: Duration) -> f64 {

@@ -18,18 +18,18 @@ use testing::server::eventually;
 
 use super::{append::json_singles, in_turn};
 use crate::{
-    Options, data,
+    BenchOptions, data,
     process::Zombi,
     report::{Goal, Report},
 };
 
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     against_redis(options, report).await;
     against_axum(options, report).await;
 }
 
 /// Skipped where there is no Redis or no wrk, which is said, and at a glance.
-async fn against_redis(options: &Options, report: &mut Report) {
+async fn against_redis(options: &BenchOptions, report: &mut Report) {
     for connections in [64, 256] {
         let name = format!("append JSON, {connections} connections, against Redis Streams");
         if !report.wants(&name) || (options.glance && options.only.is_empty()) {
@@ -56,7 +56,7 @@ async fn against_redis(options: &Options, report: &mut Report) {
     }
 }
 
-async fn against_axum(options: &Options, report: &mut Report) {
+async fn against_axum(options: &BenchOptions, report: &mut Report) {
     let name = "append JSON, 256 connections, against axum alone";
     if !report.wants(name) {
         return;

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{MANY, bulk::Raw, in_turn, rate, timed};
 use crate::{
-    Options,
-    client::{Connection, get, load},
+    BenchOptions,
+    client::{KeptConnection, get, load},
     data,
     process::Zombi,
     report::{Goal, Report, median},
@@ -21,7 +21,7 @@ const LOOKING: usize = 20;
 /// Small reads of all clients together, in a second.
 const SMALL_READS: f64 = 200.0;
 
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     first_of_many(options, report).await;
     beside_filters(options, report).await;
     let (pages_name, stream_name) = ("hot read, pages of 1,000", "hot read, NDJSON stream");
@@ -67,7 +67,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
 }
 
 /// The first event of many partitions against that of one.
-async fn first_of_many(options: &Options, report: &mut Report) {
+async fn first_of_many(options: &BenchOptions, report: &mut Report) {
     let name = "limit=1 over 1,024 partitions";
     if !report.wants(name) {
         return;
@@ -85,7 +85,7 @@ async fn first_of_many(options: &Options, report: &mut Report) {
 }
 
 /// Who looks through a whole table for what is not there leaves others their turns.
-async fn beside_filters(options: &Options, report: &mut Report) {
+async fn beside_filters(options: &BenchOptions, report: &mut Report) {
     let name = "small reads beside filtered ones";
     if !report.wants(name) {
         return;
@@ -130,7 +130,7 @@ async fn beside_filters(options: &Options, report: &mut Report) {
 }
 
 /// Follows cursors to the end; how many records there were.
-pub(crate) async fn pages(connection: &mut Connection, path: &str) -> usize {
+pub(crate) async fn pages(connection: &mut KeptConnection, path: &str) -> usize {
     let mut found = page(connection, path).await;
     let mut count = found.0;
     while let Some(cursor) = found.1 {
@@ -141,7 +141,7 @@ pub(crate) async fn pages(connection: &mut Connection, path: &str) -> usize {
 }
 
 /// Reads a page; how many records it has, and the cursor of the next one if there is one.
-pub(crate) async fn page(connection: &mut Connection, path: &str) -> (usize, Option<String>) {
+pub(crate) async fn page(connection: &mut KeptConnection, path: &str) -> (usize, Option<String>) {
     let answer = connection.exchange(&get(path, "application/json")).await;
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     // Only what is behind the records is looked at: the client must not cost more than the server.

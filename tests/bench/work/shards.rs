@@ -1,11 +1,11 @@
 //! What it costs that a table is another pod's, and that a pod has many shards.
 
-use std::{net::SocketAddr, slice, time::Duration};
+use std::{net::SocketAddr, slice};
 
-use super::{CONNECTIONS, in_turn};
+use super::{in_turn, send};
 use crate::{
-    Options,
-    client::{Load, get, load, request},
+    BenchOptions,
+    client::{get, request},
     data,
     pods::{PODS, Pods},
     process::Zombi,
@@ -17,7 +17,7 @@ const TABLES: usize = 48;
 /// Events of the page that is read.
 const RECORDS: usize = 100;
 
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     passed_on(options, report).await;
     work_of_passing_on(options, report).await;
     by_three(options, report).await;
@@ -41,13 +41,8 @@ fn appends(tables: &[String]) -> Vec<Vec<u8>> {
     (0..1024).map(one).collect()
 }
 
-async fn send(address: SocketAddr, time: Duration, rate: Option<f64>, ready: &[Vec<u8>]) -> Load {
-    let ready = ready.to_vec();
-    load(address, CONNECTIONS, time, rate, move |number| ready[number % ready.len()].clone()).await
-}
-
 /// The same requests by a pod that passes them on, and by the owner.
-async fn passed_on(options: &Options, report: &mut Report) {
+async fn passed_on(options: &BenchOptions, report: &mut Report) {
     let rows = [
         "append JSON, 64 connections, by a pod that passes it on",
         "append p99 at half load, by a pod that passes it on",
@@ -90,7 +85,7 @@ async fn passed_on(options: &Options, report: &mut Report) {
 }
 
 /// What all pods do together for an append that one passes on, and for one that its owner gets itself.
-async fn work_of_passing_on(options: &Options, report: &mut Report) {
+async fn work_of_passing_on(options: &BenchOptions, report: &mut Report) {
     let name = "processor time of an append that is passed on";
     if !report.wants(name) {
         return;
@@ -110,7 +105,7 @@ async fn work_of_passing_on(options: &Options, report: &mut Report) {
 
 /// Three loads at once, each on tables of all shards: each at another pod, or all three at one Zombi. They
 /// share one machine, so more pods have no more processors here.
-async fn by_three(options: &Options, report: &mut Report) {
+async fn by_three(options: &BenchOptions, report: &mut Report) {
     let (name, work) =
         ("append by three pods of one machine together", "processor time of an append by any of three pods");
     if !report.wants(name) && !report.wants(work) {
@@ -151,7 +146,7 @@ async fn by_three(options: &Options, report: &mut Report) {
 }
 
 /// Tables in all shards of one pod, and the same tables in one Zombi.
-async fn in_one_pod(options: &Options, report: &mut Report) {
+async fn in_one_pod(options: &BenchOptions, report: &mut Report) {
     let rows = [
         "append, 48 tables in 12 shards of one pod",
         "memory of 11 more shards under that load",

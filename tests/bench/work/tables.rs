@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::{CONNECTIONS, in_turn};
 use crate::{
-    Options,
+    BenchOptions,
     client::{load, request},
     data,
     process::Zombi,
@@ -15,7 +15,7 @@ use crate::{
 
 const TABLES: usize = 1000;
 
-pub(crate) async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &BenchOptions, report: &mut Report) {
     let (name, idle) = ("append, 1,000 tables x 4 partitions in turn", "processor time of 1,000 idle tables");
     if !report.wants(name) && !report.wants(idle) {
         return;

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// A name, what is changed in claims that are right, and what is due.
-type Case = (&'static str, Value, &'static str);
+type ClaimsCase = (&'static str, Value, &'static str);
 
 /// A time that is no whole number of seconds since 1970 may be refused as such, or as what it would mean.
 const NO_EXP: &str = "401 malformed|401 expired|401 too_long_lived";
@@ -20,7 +20,7 @@ const NO_IAT: &str = "401 malformed|401 not_yet_valid|401 too_long_lived";
 /// RFC 7519 allows fractions of a second (`NumericDate`), and nobody needs them.
 const FRACTION: &str = "201|401 malformed";
 
-async fn all(federated: &Federated, cases: impl Fn() -> Vec<Case>) {
+async fn all(federated: &Federated, cases: impl Fn() -> Vec<ClaimsCase>) {
     for number in 0..cases().len() {
         // Made anew for each: they say what the time is.
         let (what, changes, due) = cases().swap_remove(number);
@@ -28,7 +28,7 @@ async fn all(federated: &Federated, cases: impl Fn() -> Vec<Case>) {
     }
 }
 
-fn ends() -> Vec<Case> {
+fn ends() -> Vec<ClaimsCase> {
     let n = now();
     let is_past = "401 expired|401 malformed";
     vec![
@@ -55,7 +55,7 @@ fn ends() -> Vec<Case> {
     ]
 }
 
-fn beginnings() -> Vec<Case> {
+fn beginnings() -> Vec<ClaimsCase> {
     let n = now();
     vec![
         ("nbf in an hour", json!({"nbf": n + 3600}), "401 not_yet_valid"),
@@ -82,7 +82,7 @@ fn beginnings() -> Vec<Case> {
     ]
 }
 
-fn lives() -> Vec<Case> {
+fn lives() -> Vec<ClaimsCase> {
     let iat = now() - 60;
     vec![
         ("a day", json!({"iat": iat, "exp": iat + 86_400}), "201"),
@@ -129,7 +129,7 @@ async fn clocks_may_differ_by_the_leeway() {
     strict.expect("an hour", &minted(&claims()), "401 too_long_lived").await;
 }
 
-fn issuers() -> Vec<Case> {
+fn issuers() -> Vec<ClaimsCase> {
     let no_text = "401 wrong_issuer|401 malformed";
     vec![
         ("another", json!({"iss": "https://elsewhere.example"}), "401 wrong_issuer"),
@@ -149,7 +149,7 @@ fn issuers() -> Vec<Case> {
     ]
 }
 
-fn audiences() -> Vec<Case> {
+fn audiences() -> Vec<ClaimsCase> {
     let none = "401 wrong_audience|401 malformed";
     vec![
         ("a string", json!({"aud": "zombi"}), "201"),

@@ -10,7 +10,7 @@ use super::{
 use testing::jwks::{Issuer, JwksServer, KIDS, STRANGER, base64url, sign_hs256};
 
 /// A name, a token, and what is due.
-type Case = (String, String, &'static str);
+type HeaderCase = (String, String, &'static str);
 
 /// An algorithm that nobody knows may be refused as such, or as no header.
 const NO_ALGORITHM: &str = "401 algorithm|401 malformed";
@@ -32,13 +32,13 @@ fn forged(header: &Value, signature: impl AsRef<[u8]>) -> String {
     format!("{header}.{claims}.{}", base64url(signature))
 }
 
-async fn all(federated: &Federated, cases: Vec<Case>) {
+async fn all(federated: &Federated, cases: Vec<HeaderCase>) {
     for (what, token, due) in cases {
         federated.expect(&what, &token, due).await;
     }
 }
 
-fn unsigned() -> Vec<Case> {
+fn unsigned() -> Vec<HeaderCase> {
     let mut cases = Vec::new();
     for name in ["none", "None", "NONE", "nOnE", ""] {
         let header = json!({"alg": name, "kid": "rsa", "typ": "JWT"});
@@ -57,7 +57,7 @@ fn unsigned() -> Vec<Case> {
 }
 
 /// HS256, with what everybody knows of a key for its secret.
-fn symmetric() -> Vec<Case> {
+fn symmetric() -> Vec<HeaderCase> {
     let mut cases = Vec::new();
     for (form, secret) in Issuer::shared().public_forms("rsa") {
         for name in ["HS256", "HS384", "HS512"] {
@@ -73,7 +73,7 @@ fn symmetric() -> Vec<Case> {
 }
 
 /// Right signatures, and another algorithm in the header than the key's.
-fn confused() -> Vec<Case> {
+fn confused() -> Vec<HeaderCase> {
     let issuer = Issuer::shared();
     let mut cases = Vec::new();
     for key in KIDS {
@@ -113,7 +113,7 @@ async fn the_key_decides_by_which_algorithm_it_is_used() {
     assert_eq!(federated.jwks.requests(), 1, "none of them had an unknown key");
 }
 
-fn wrong_signatures() -> Vec<Case> {
+fn wrong_signatures() -> Vec<HeaderCase> {
     let issuer = Issuer::shared();
     let mut cases = Vec::new();
     for key in KIDS {
@@ -153,7 +153,7 @@ async fn a_signature_that_is_not_exactly_right_is_none() {
     federated.expect("the right one", &good(), "201").await;
 }
 
-fn no_tokens() -> Vec<Case> {
+fn no_tokens() -> Vec<HeaderCase> {
     let issuer = Issuer::shared();
     let token = good();
     let [head, body, signature] = parts(&token);
@@ -192,7 +192,7 @@ fn no_tokens() -> Vec<Case> {
     .collect()
 }
 
-fn types() -> Vec<Case> {
+fn types() -> Vec<HeaderCase> {
     let typed = |typ: Value| {
         Issuer::shared().sign("rsa", json!({"alg": "RS256", "kid": "rsa", "typ": typ}), claims())
     };

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// A name, what is changed in claims that are right, and what is due.
-type Case = (&'static str, Value, &'static str);
+type SubjectCase = (&'static str, Value, &'static str);
 
 /// A subject that nobody has may be refused as such, or have no right.
 const NOBODY: &str = "401 malformed|403 forbidden";
@@ -18,7 +18,7 @@ fn of(sub: impl Into<Value>) -> Value {
     json!({"sub": sub})
 }
 
-fn no_service_accounts() -> Vec<Case> {
+fn no_service_accounts() -> Vec<SubjectCase> {
     vec![
         ("missing", json!({"sub": null}), "401 malformed"),
         ("empty", of(""), "401 malformed"),
@@ -97,7 +97,7 @@ async fn only_a_service_account_is_one() {
     assert!(!answer.body["resource"].is_null(), "{}", answer.body);
 }
 
-fn clusters_claims() -> Vec<Case> {
+fn clusters_claims() -> Vec<SubjectCase> {
     let cluster = |value: Value| json!({"kubernetes.io": value});
     let account = |namespace: &str, name: Value| {
         cluster(json!({"namespace": namespace, "serviceaccount": {"name": name, "uid": "1"}}))

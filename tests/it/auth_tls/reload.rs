@@ -24,12 +24,12 @@ const REQUESTS: usize = 1000;
 const WORKERS: usize = 4;
 
 /// A directory as the kubelet mounts a Secret: all its files change at once, by a link above them.
-struct Mount {
+struct SecretMount {
     directory: PathBuf,
     version: u32,
 }
 
-impl Mount {
+impl SecretMount {
     fn new(above: &Path, cert: &Path, key: &Path) -> Self {
         let directory = above.join("mounted");
         std::fs::create_dir(&directory).unwrap();
@@ -65,7 +65,7 @@ impl Mount {
 #[tokio::test]
 async fn a_new_certificate_is_used_for_new_connections_and_no_request_fails() {
     let Some(site) = Site::new().await else { return };
-    let mut mount = Mount::new(site.directory.path(), &site.server.cert, &site.server.key);
+    let mut mount = SecretMount::new(site.directory.path(), &site.server.cert, &site.server.key);
     let z = serve(&mount.cert(), &mount.key(), &[]).await;
     let next = site.authority.sign("next", THIS_MACHINE);
     let (client, address, stop) = (site.client(), z.address(), Arc::new(AtomicBool::new(false)));
@@ -104,7 +104,7 @@ async fn a_new_certificate_is_used_for_new_connections_and_no_request_fails() {
 async fn what_cannot_be_used_leaves_the_certificate_before_it_and_is_reported() {
     let Some(site) = Site::new().await else { return };
     let next = site.authority.sign("next", THIS_MACHINE);
-    let mut mount = Mount::new(site.directory.path(), &site.server.cert, &site.server.key);
+    let mut mount = SecretMount::new(site.directory.path(), &site.server.cert, &site.server.key);
     let mut z = serve(&mount.cert(), &mount.key(), &[]).await;
     let empty = site.directory.path().join("empty.pem");
     std::fs::write(&empty, "").unwrap();
@@ -129,7 +129,7 @@ async fn what_cannot_be_used_leaves_the_certificate_before_it_and_is_reported() 
 async fn what_is_read_again_is_tried_and_reported_once() {
     let Some(site) = Site::new().await else { return };
     let next = site.authority.sign("next", THIS_MACHINE);
-    let mut mount = Mount::new(site.directory.path(), &site.server.cert, &site.server.key);
+    let mut mount = SecretMount::new(site.directory.path(), &site.server.cert, &site.server.key);
     let settings = TlsSettings {
         cert_file: Some(mount.cert()),
         key_file: Some(mount.key()),

@@ -37,13 +37,13 @@ async fn a_certificate_is_a_principal_that_the_policy_names_and_a_token_counts_b
     let nameless = named("nameless", "subjectAltName = DNS:oncall".to_owned());
     let both = named("both", format!("subjectAltName = URI:{ONCALL}, URI:spiffe://corp/ns/shop/sa/other"));
     let (ci, unknown) = (token("ci"), token("unknown"));
-    type Case<'a> = (&'a Certified, Option<&'a str>, &'a str, u16, Value);
+    type CallerCase<'a> = (&'a Certified, Option<&'a str>, &'a str, u16, Value);
     let forbidden = |who: &str, table: &str| {
         let resource = format!("table {table}");
         json!({"code": "forbidden", "principal": who, "verb": "append", "resource": resource})
     };
     let unauthenticated = |reason: Value| json!({"code": "unauthenticated", "reason": reason});
-    let cases: [Case<'_>; 8] = [
+    let cases: [CallerCase<'_>; 8] = [
         (&oncall, None, "orders", 201, json!({})),
         (&oncall, None, "secret", 403, forbidden(&format!("cert:{ONCALL}"), "secret")),
         (&other, None, "orders", 403, forbidden("cert:spiffe://corp/ns/shop/sa/other", "orders")),

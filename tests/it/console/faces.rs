@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::{Browser, POLICY, Page, fill};
+use super::{Browser, BrowserPage, POLICY, fill};
 use crate::auth::secured::{NO_ONE, Secured, binding, policy, token, tokens_file};
 use testing::{TestServer, server::eventually};
 
@@ -27,7 +27,7 @@ async fn below_the_console_errors_are_pages() {
         let request =
             browser.request(method.clone(), path).body("{}").header("content-type", "application/json");
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        let page = Page::of(request.send().await.unwrap()).await;
+        let page = BrowserPage::of(request.send().await.unwrap()).await;
         assert_eq!(page.status.as_u16(), status, "{method} {path}: {}", page.text);
         assert_eq!(page.header("content-type"), "text/html; charset=utf-8", "{method} {path}");
         assert_eq!(page.header("content-security-policy"), POLICY, "{method} {path}");
@@ -37,7 +37,7 @@ async fn below_the_console_errors_are_pages() {
     }
     let request = browser.request(Method::POST, reset).header("sec-fetch-site", "same-origin");
     let request = request.header("content-type", "application/x-www-form-urlencoded").body("a b");
-    let broken = Page::of(request.send().await.unwrap()).await;
+    let broken = BrowserPage::of(request.send().await.unwrap()).await;
     assert_eq!((broken.status, broken.shows("<main ")), (StatusCode::BAD_REQUEST, true), "{}", broken.text);
     for (method, path) in [
         (Method::GET, "/console/api/nothing"),
@@ -45,7 +45,7 @@ async fn below_the_console_errors_are_pages() {
         (Method::GET, "/console/api/tables/nothing"),
         (Method::GET, "/nothing"),
     ] {
-        let page = Page::of(browser.request(method.clone(), path).send().await.unwrap()).await;
+        let page = BrowserPage::of(browser.request(method.clone(), path).send().await.unwrap()).await;
         assert_eq!(page.header("content-type"), "application/problem+json", "{method} {path}");
     }
 }

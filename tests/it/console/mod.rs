@@ -19,13 +19,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// A page as a browser gets it.
-struct Page {
+struct BrowserPage {
     status: StatusCode,
     headers: reqwest::header::HeaderMap,
     text: String,
 }
 
-impl Page {
+impl BrowserPage {
     async fn of(response: Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
         // Where a line may break is no part of what is shown.
@@ -65,24 +65,24 @@ impl Browser {
         }
     }
 
-    async fn get(&self, path: &str) -> Page {
-        Page::of(self.request(Method::GET, path).send().await.unwrap()).await
+    async fn get(&self, path: &str) -> BrowserPage {
+        BrowserPage::of(self.request(Method::GET, path).send().await.unwrap()).await
     }
 
     /// Sends a form as a page of ours does.
-    async fn post(&self, path: &str, form: &str) -> Page {
+    async fn post(&self, path: &str, form: &str) -> BrowserPage {
         self.post_from(path, form, &[("origin", &self.base), ("sec-fetch-site", "same-origin")]).await
     }
 
-    async fn post_from(&self, path: &str, form: &str, headers: &[(&str, &str)]) -> Page {
+    async fn post_from(&self, path: &str, form: &str, headers: &[(&str, &str)]) -> BrowserPage {
         let request =
             self.request(Method::POST, path).header("content-type", "application/x-www-form-urlencoded");
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        Page::of(request.body(form.to_owned()).send().await.unwrap()).await
+        BrowserPage::of(request.body(form.to_owned()).send().await.unwrap()).await
     }
 
     /// Signs in; the page that came.
-    async fn sign_in(&mut self, token: &str) -> Page {
+    async fn sign_in(&mut self, token: &str) -> BrowserPage {
         let page = self.post("/console/sign-in", &format!("token={token}&next=%2Fconsole%2Ftables")).await;
         self.cookie = session_of(&page);
         page
@@ -90,7 +90,7 @@ impl Browser {
 }
 
 /// The session's id in the cookie that an answer sets.
-fn session_of(page: &Page) -> Option<String> {
+fn session_of(page: &BrowserPage) -> Option<String> {
     let (pair, _) = page.header("set-cookie").split_once(';')?;
     let id = pair.strip_prefix("zombi_console=")?;
     (!id.is_empty()).then(|| id.to_owned())

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::{Browser, Page};
+use super::{Browser, BrowserPage};
 use crate::auth::secured::{NO_ONE, Secured, binding, policy, token};
 
 /// Somebody who reads one table of two, and somebody who operates the server.
@@ -82,10 +82,10 @@ async fn a_bearer_token_works_as_everywhere() {
     let s = secured().await;
     let browser = Browser::at(&s.z);
     let request = browser.request(Method::GET, "/console/events?table=mine").bearer_auth(token("reader"));
-    let page = Page::of(request.send().await.unwrap()).await;
+    let page = BrowserPage::of(request.send().await.unwrap()).await;
     assert!(page.status == StatusCode::OK && page.shows("of-mine"), "{}", page.text);
     let request = browser.request(Method::GET, "/console/tables").bearer_auth("zmb_wrong");
-    let page = Page::of(request.send().await.unwrap()).await;
+    let page = BrowserPage::of(request.send().await.unwrap()).await;
     assert_eq!(page.status, StatusCode::SEE_OTHER, "{}", page.text);
 }
 

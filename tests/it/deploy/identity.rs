@@ -30,16 +30,16 @@ use zombi::{
 use super::{Deployed, of, render};
 
 /// A folder of `deploy/`, and the components on top of it.
-type Place = (&'static str, &'static [&'static str]);
+type DeployPlace = (&'static str, &'static [&'static str]);
 
 /// Where only those get in whom the policy names.
-const CLOSED: [Place; 3] =
+const CLOSED: [DeployPlace; 3] =
     [("overlays/production", &[]), ("overlays/production", &["tls"]), ("base", &["auth"])];
 /// TLS by itself, where everybody gets in.
-const TLS: Place = ("base", &["tls"]);
+const TLS: DeployPlace = ("base", &["tls"]);
 
 /// What becomes of it; `None` where there is no kubectl.
-fn render_with((place, components): Place) -> Option<Vec<DynamicObject>> {
+fn render_with((place, components): DeployPlace) -> Option<Vec<DynamicObject>> {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").canonicalize().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path().canonicalize().unwrap();
@@ -155,7 +155,7 @@ fn every_file_is_in_a_whole_volume_so_that_it_changes_under_the_running_pod() {
 
 #[test]
 fn no_pod_gets_a_token_unasked_and_no_right_in_the_cluster_is_asked_for() {
-    let open: [Place; 3] = [("base", &[]), ("overlays/dev", &[]), TLS];
+    let open: [DeployPlace; 3] = [("base", &[]), ("overlays/dev", &[]), TLS];
     for (place, components) in open.into_iter().chain(CLOSED) {
         let Some(objects) = render_with((place, components)) else { return };
         for types in objects.iter().filter_map(|object| object.types.as_ref()) {

@@ -4,7 +4,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::{Answer, ask, count, expect_problem};
+use super::{JsonAnswer, ask, count, expect_problem};
 use testing::TestServer;
 
 async fn send(
@@ -13,7 +13,7 @@ async fn send(
     path: &str,
     headers: &[(&str, &str)],
     body: &'static str,
-) -> Answer {
+) -> JsonAnswer {
     let request =
         headers.iter().fold(z.request(method, path), |request, (name, value)| request.header(*name, *value));
     ask(request.header("content-type", "application/json").body(body)).await

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Answer, EVENT_STREAM, NDJSON, PROTOBUF, ask, expect_problem};
+use super::{EVENT_STREAM, JsonAnswer, NDJSON, PROTOBUF, ask, expect_problem};
 use testing::{Sent, TestServer, server::eventually};
 
 /// The cursor that an answer goes on with.
@@ -26,7 +26,7 @@ async fn write(z: &TestServer, partition: u64, timestamp_ms: i64, payloads: &[&s
 }
 
 /// Refused with a cursor that goes on with `payloads`.
-async fn leads_on(z: &TestServer, what: &str, answer: &Answer, payloads: &[&str]) {
+async fn leads_on(z: &TestServer, what: &str, answer: &JsonAnswer, payloads: &[&str]) {
     expect_problem(what, answer, 410, "offset_expired");
     assert!(answer.1["earliest"].is_u64(), "{what}: {}", answer.1);
     assert_eq!(behind(z, next_cursor(&answer.1)).await, payloads, "{what}: {}", answer.1);

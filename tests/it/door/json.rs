@@ -4,11 +4,11 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Answer, JSON, ask, expect_problem, payloads, post_json, refused_everywhere};
+use super::{JSON, JsonAnswer, ask, expect_problem, payloads, post_json, refused_everywhere};
 use testing::TestServer;
 
 /// PUT of JSON text as it stands there.
-async fn put(z: &TestServer, url: String, text: &str) -> Answer {
+async fn put(z: &TestServer, url: String, text: &str) -> JsonAnswer {
     ask(z.client.request(Method::PUT, url).header("content-type", JSON).body(text.to_owned())).await
 }
 

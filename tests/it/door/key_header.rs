@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use zombi::proto::v1::PayloadKind;
 
-use super::{Answer, JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, post};
+use super::{JSON, JsonAnswer, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, post};
 use testing::TestServer;
 
 async fn send(
@@ -15,7 +15,7 @@ async fn send(
     content_type: &str,
     key: &str,
     body: impl Into<reqwest::Body>,
-) -> Answer {
+) -> JsonAnswer {
     ask(post(z, path, &[("content-type", content_type), ("Idempotency-Key", key)], body)).await
 }
 

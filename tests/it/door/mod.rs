@@ -47,10 +47,10 @@ const PROTOBUF: &str = "application/x-protobuf";
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// What came for a request: its status and its JSON.
-type Answer = (StatusCode, Value);
+type JsonAnswer = (StatusCode, Value);
 
 /// Sends a request.
-async fn ask(request: TestRequest) -> Answer {
+async fn ask(request: TestRequest) -> JsonAnswer {
     answer(request.send().await.unwrap()).await
 }
 
@@ -63,12 +63,12 @@ fn post(z: &TestServer, path: &str, headers: &[(&str, &str)], body: impl Into<Bo
 }
 
 /// A POST of JSON text as it stands there.
-async fn post_json(z: &TestServer, path: &str, text: &str) -> Answer {
+async fn post_json(z: &TestServer, path: &str, text: &str) -> JsonAnswer {
     ask(post(z, path, &[("content-type", JSON)], text.to_owned())).await
 }
 
 /// A POST of lines as they stand there.
-async fn post_lines(z: &TestServer, path: &str, lines: &[&str]) -> Answer {
+async fn post_lines(z: &TestServer, path: &str, lines: &[&str]) -> JsonAnswer {
     ask(post(z, path, &[("content-type", NDJSON)], lines.join("\n"))).await
 }
 
@@ -100,7 +100,7 @@ async fn count(z: &TestServer, table: &str) -> usize {
 }
 
 /// A problem as it should be.
-struct Problem<'a> {
+struct DoorProblem<'a> {
     sent: String,
     body: &'a Value,
 }
@@ -108,15 +108,15 @@ struct Problem<'a> {
 /// An answer that must be a problem, for what was `sent`.
 fn expect_problem<'a>(
     sent: impl Display,
-    (status, body): &'a Answer,
+    (status, body): &'a JsonAnswer,
     wanted: u16,
     code: &str,
-) -> Problem<'a> {
+) -> DoorProblem<'a> {
     assert_eq!((status.as_u16(), &body["code"]), (wanted, &json!(code)), "{sent:.200}: {body}");
-    Problem { sent: sent.to_string(), body }
+    DoorProblem { sent: sent.to_string(), body }
 }
 
-impl Problem<'_> {
+impl DoorProblem<'_> {
     /// And has a field.
     fn with(self, field: &str, value: impl Into<Value>) -> Self {
         let wanted: Value = value.into();

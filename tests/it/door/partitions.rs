@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use zombi::proto::v1::{self, PayloadKind};
 
 use super::{
-    Answer, JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, payloads, post, post_lines,
+    JSON, JsonAnswer, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, payloads, post,
+    post_lines,
 };
 use testing::TestServer;
 
@@ -15,7 +16,7 @@ const TOO_MANY: &str = "too_many_partitions";
 
 /// How a record is sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Form {
+enum RecordForm {
     Json,
     Protobuf,
     Bulk,
@@ -23,10 +24,17 @@ enum Form {
     Lines,
 }
 
-const FORMS: [Form; 5] = [Form::Json, Form::Protobuf, Form::Bulk, Form::ProtobufBulk, Form::Lines];
+const FORMS: [RecordForm; 5] =
+    [RecordForm::Json, RecordForm::Protobuf, RecordForm::Bulk, RecordForm::ProtobufBulk, RecordForm::Lines];
 
 /// Sends a record that names `own`; where there may be several, behind one that names none.
-async fn send(z: &TestServer, table: &str, form: Form, headers: &[(&str, &str)], own: Option<u32>) -> Answer {
+async fn send(
+    z: &TestServer,
+    table: &str,
+    form: RecordForm,
+    headers: &[(&str, &str)],
+    own: Option<u32>,
+) -> JsonAnswer {
     let none = json!({"payload": "none"});
     let mut record = json!({"payload": "own"});
     if let Some(own) = own {
@@ -34,11 +42,13 @@ async fn send(z: &TestServer, table: &str, form: Form, headers: &[(&str, &str)],
     }
     let proto = v1::Event { partition: own, ..event("own", PayloadKind::Text) };
     let (path, content_type, body) = match form {
-        Form::Json => ("", JSON, record.to_string().into_bytes()),
-        Form::Protobuf => ("", PROTOBUF, proto.encode_to_vec()),
-        Form::Bulk => ("/bulk", JSON, json!({"records": [none, record]}).to_string().into_bytes()),
-        Form::ProtobufBulk => ("/bulk", PROTOBUF, bulk_of(vec![event("none", PayloadKind::Text), proto])),
-        Form::Lines => ("", NDJSON, format!("{none}\n\n{record}\n{none}").into_bytes()),
+        RecordForm::Json => ("", JSON, record.to_string().into_bytes()),
+        RecordForm::Protobuf => ("", PROTOBUF, proto.encode_to_vec()),
+        RecordForm::Bulk => ("/bulk", JSON, json!({"records": [none, record]}).to_string().into_bytes()),
+        RecordForm::ProtobufBulk => {
+            ("/bulk", PROTOBUF, bulk_of(vec![event("none", PayloadKind::Text), proto]))
+        }
+        RecordForm::Lines => ("", NDJSON, format!("{none}\n\n{record}\n{none}").into_bytes()),
     };
     let headers = [headers, &[("content-type", content_type)]].concat();
     ask(post(z, &format!("/tables/{table}{path}"), &headers, body)).await
@@ -90,7 +100,8 @@ async fn a_header_is_the_partition_of_records_that_name_none_and_no_others() {
                 let of_header = header.map_or(0, |header| header.parse::<u32>().unwrap());
                 assert!(others.iter().all(|other| *other == of_header), "{what}: {others:?}");
                 assert!(
-                    !matches!(form, Form::Json | Form::Protobuf) || answer.1["partition"] == place,
+                    !matches!(form, RecordForm::Json | RecordForm::Protobuf)
+                        || answer.1["partition"] == place,
                     "{what}: {}",
                     answer.1
                 );
@@ -99,15 +110,15 @@ async fn a_header_is_the_partition_of_records_that_name_none_and_no_others() {
     }
 }
 
-async fn refused(z: &TestServer, table: &str, form: Form, answer: &Answer, what: &str) {
+async fn refused(z: &TestServer, table: &str, form: RecordForm, answer: &JsonAnswer, what: &str) {
     let problem = expect_problem(what, answer, 400, "bad_partition").with("outcome", "not_written");
     let stored = match form {
-        Form::Json | Form::Protobuf => 0,
-        Form::Bulk | Form::ProtobufBulk => {
+        RecordForm::Json | RecordForm::Protobuf => 0,
+        RecordForm::Bulk | RecordForm::ProtobufBulk => {
             problem.with("index", 1);
             0
         }
-        Form::Lines => {
+        RecordForm::Lines => {
             // An empty line is a line.
             problem.with("line", 3);
             1

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use zombi::proto::v1::PayloadKind;
 
-use super::{Answer, PROTOBUF, ask, bulk_of, event, expect_problem, post};
+use super::{JsonAnswer, PROTOBUF, ask, bulk_of, event, expect_problem, post};
 use testing::TestServer;
 
 /// A number as protobuf writes it.
@@ -38,7 +38,7 @@ fn header(fields: &[Vec<u8>]) -> Vec<u8> {
     bytes(4, &fields.concat())
 }
 
-async fn post_bytes(z: &TestServer, path: &str, body: Vec<u8>) -> Answer {
+async fn post_bytes(z: &TestServer, path: &str, body: Vec<u8>) -> JsonAnswer {
     ask(post(z, path, &[("content-type", PROTOBUF)], body)).await
 }
 
@@ -208,7 +208,7 @@ async fn another_type_of_message_is_never_taken_for_an_event() {
 #[tokio::test]
 async fn an_export_of_otlp_is_refused_by_its_name() {
     let z = TestServer::start().await;
-    let names_otlp = |what: &str, answer: &Answer| {
+    let names_otlp = |what: &str, answer: &JsonAnswer| {
         expect_problem(what, answer, 400, "bad_protobuf")
             .saying("OTLP")
             .saying("docs/clients/opentelemetry.md");

@@ -13,7 +13,7 @@ use testing::{Sent, TestServer};
 const BATCH_BYTES: usize = (64 << 10) + 1024;
 
 /// An open stream of events.
-struct Tail {
+struct OpenTail {
     response: Response,
     text: String,
     /// The last id that came, as a browser remembers it.
@@ -21,12 +21,12 @@ struct Tail {
 }
 
 /// An event: its record, and whether it had an id.
-struct Event {
+struct StreamedEvent {
     record: Value,
     has_id: bool,
 }
 
-impl Tail {
+impl OpenTail {
     async fn open(z: &TestServer, last_id: &str) -> Self {
         let request = z.request(Method::GET, "/tables/t").header("accept", EVENT_STREAM);
         let request = if last_id.is_empty() { request } else { request.header("last-event-id", last_id) };
@@ -36,7 +36,7 @@ impl Tail {
     }
 
     /// The next event with a record; comments and marks are passed over, their ids are not.
-    async fn next(&mut self) -> Event {
+    async fn next(&mut self) -> StreamedEvent {
         loop {
             while let Some((block, rest)) = self.text.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
@@ -53,7 +53,7 @@ impl Tail {
                     self.last_id = id;
                 }
                 if let Some(data) = data {
-                    return Event { record: serde_json::from_str(&data).unwrap(), has_id };
+                    return StreamedEvent { record: serde_json::from_str(&data).unwrap(), has_id };
                 }
             }
             let piece = self.response.chunk().await.unwrap().expect("the stream goes on");
@@ -72,7 +72,7 @@ async fn with_up_to_64_partitions_each_event_has_an_id_and_resumes_exactly_behin
     let z = TestServer::start().await;
     let mut sent = Sent::default();
     sent.append(&z, "t", 64, 320).await;
-    let mut tail = Tail::open(&z, "").await;
+    let mut tail = OpenTail::open(&z, "").await;
     let (mut records, mut ids) = (Vec::new(), Vec::new());
     for _ in 0..320 {
         let event = tail.next().await;
@@ -82,7 +82,7 @@ async fn with_up_to_64_partitions_each_event_has_an_id_and_resumes_exactly_behin
     }
     assert_eq!(Sent::from_records(&records), sent);
     for at in [0, 1, 63, 64, 200, 318] {
-        let mut resumed = Tail::open(&z, &ids[at]).await;
+        let mut resumed = OpenTail::open(&z, &ids[at]).await;
         for record in &records[at + 1..] {
             assert_eq!(resumed.next().await.record, *record, "behind {at}");
         }
@@ -91,7 +91,7 @@ async fn with_up_to_64_partitions_each_event_has_an_id_and_resumes_exactly_behin
     z.post("/tables/t", &json!({"payload": "live", "partition": 5})).await;
     let event = tail.next().await;
     assert!(event.has_id && event.record["payload"] == "live", "{}", event.record);
-    let mut resumed = Tail::open(&z, &ids[319]).await;
+    let mut resumed = OpenTail::open(&z, &ids[319]).await;
     assert_eq!(resumed.next().await.record["payload"], "live");
 }
 
@@ -101,7 +101,7 @@ async fn with_more_partitions_the_last_event_of_each_batch_has_one_and_nothing_i
     let z = TestServer::start().await;
     let mut sent = Sent::default();
     sent.append(&z, "t", 65, EVENTS).await;
-    let mut tail = Tail::open(&z, "").await;
+    let mut tail = OpenTail::open(&z, "").await;
     let (mut records, mut known, mut ids, mut since) = (Vec::new(), Vec::new(), 0, 0);
     for _ in 0..EVENTS {
         let event = tail.next().await;
@@ -121,7 +121,7 @@ async fn with_more_partitions_the_last_event_of_each_batch_has_one_and_nothing_i
     for seen in [1, 700, 3001, EVENTS - 1] {
         // Cut off behind so many, with the last id that came before.
         let mut places: BTreeSet<_> = records[..seen].iter().map(place).collect();
-        let mut resumed = Tail::open(&z, &known[seen - 1]).await;
+        let mut resumed = OpenTail::open(&z, &known[seen - 1]).await;
         let mut again = Vec::new();
         while places.len() < EVENTS {
             let record = resumed.next().await.record;
@@ -137,7 +137,7 @@ async fn with_more_partitions_the_last_event_of_each_batch_has_one_and_nothing_i
     z.post("/tables/t", &json!({"payload": "live"})).await;
     let event = tail.next().await;
     assert!(event.has_id && event.record["payload"] == "live", "{}", event.record);
-    let (last, mut resumed) = (known.last().unwrap(), Tail::open(&z, known.last().unwrap()).await);
+    let (last, mut resumed) = (known.last().unwrap(), OpenTail::open(&z, known.last().unwrap()).await);
     assert_eq!(resumed.next().await.record["payload"], "live", "behind {last}");
 }
 
@@ -150,7 +150,7 @@ async fn batches_go_over_the_partitions_however_few_events_each_has() {
             .map(|number| json!({"payload": number, "partition": number, "timestamp_ms": number}))
             .collect();
         assert_eq!(z.post("/tables/t/bulk", &json!({"records": records})).await.0, StatusCode::CREATED);
-        Tail::open(&z, "").await
+        OpenTail::open(&z, "").await
     };
     let (mut ids, mut last) = (0, false);
     for number in 0..PARTITIONS {

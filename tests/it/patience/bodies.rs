@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
-use super::Victim;
+use super::SmallClient;
 use testing::{
     TestServer,
     raw::{self, chunk, post_head},
@@ -47,7 +47,7 @@ async fn bodies_that_do_not_come_hold_nothing_that_others_need() {
     let z =
         TestServer::start_with(&[("limits.inflight_bytes", "16777216"), ("limits.body_idle_secs", "600")])
             .await;
-    let mut victim = Victim::of(&z);
+    let mut victim = SmallClient::of(&z);
     victim.is_served(&z, "nothing").await;
     let mut attackers = Vec::new();
     for beginning in beginnings().iter().cycle().take(100) {
@@ -198,7 +198,7 @@ async fn half_a_line_each_of_many_streams_does_not_turn_others_away() {
         socket
     }))
     .await;
-    let mut victim = Victim::of(&z);
+    let mut victim = SmallClient::of(&z);
     victim.is_served(&z, "60 half lines of 600 kB").await;
     // Those that were given up were told so.
     for mut socket in attackers {

@@ -11,7 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::Victim;
+use super::SmallClient;
 use testing::{
     Sent, TestServer,
     faults::{Fault, Operation},
@@ -102,7 +102,7 @@ async fn reads_that_wait_for_s3_keep_no_hot_read_waiting() {
         return;
     }
     let (z, cold) = start(&[]).await;
-    let mut victim = Victim::of(&z);
+    let mut victim = SmallClient::of(&z);
     victim.is_served(&z, "nothing").await;
     z.store().faults.add(Operation::SegmentGet, Fault::Hang, MANY);
     let attackers = cold_readers(&z).await;
@@ -169,7 +169,7 @@ async fn a_read_over_many_cold_partitions_asks_for_a_few_at_once() {
 /// While a PUT hangs, and with it a flush and a write that waits until it is cold.
 async fn others_go_on_while_it_hangs(operation: Operation) {
     let (z, _) = start(&[("flush.interval_secs", "0"), ("limits.admin_connections", "16")]).await;
-    let mut victim = Victim::of(&z);
+    let mut victim = SmallClient::of(&z);
     victim.append(&z, "nothing").await;
     z.store().faults.add(operation, Fault::Hang, MANY);
     let write = tokio::spawn(

@@ -11,7 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::Victim;
+use super::SmallClient;
 use testing::{TestServer, raw, server::PATIENCE};
 
 /// Nobody is given up for being slow, so that room must be made.
@@ -92,7 +92,7 @@ async fn idle_connections_make_room_for_others_and_connections_at_work_stay() {
     );
     let mut lines = at_work(&z, [head.into_bytes(), raw::chunk(b"{\"payload\": 1}\n")].concat()).await;
 
-    let mut victim = Victim::of(&z);
+    let mut victim = SmallClient::of(&z);
     let held = attackers(z.address(), &IDLE, 180).await;
     victim.is_served(&z, "180 idle connections where 64 may be").await;
     let news = victim.client.post(z.url("/tables/t")).json(&json!({"payload": "news"}));
@@ -120,7 +120,7 @@ async fn the_admin_port_answers_however_many_connections_either_port_has() {
     )
     .await;
     let on_admin = attackers(z.admin_address(), &IDLE[..5], 60).await;
-    let mut victim = Victim::of(&z);
+    let mut victim = SmallClient::of(&z);
     victim.is_served(&z, "60 idle connections on the admin port where 16 may be").await;
     let on_main = attackers(z.address(), &IDLE[..5], 180).await;
     victim.is_served(&z, "as many on the main port as well").await;
@@ -165,6 +165,6 @@ async fn where_all_take_nothing_of_their_answers_somebody_is_given_up() {
     let z = TestServer::start_with(&[("limits.connections", "16")]).await;
     fill_large(&z).await;
     let held = attackers(z.address(), &IDLE[5..], 24).await;
-    Victim::of(&z).append(&z, "24 readers that take nothing where 16 may be").await;
+    SmallClient::of(&z).append(&z, "24 readers that take nothing where 16 may be").await;
     assert_eq!(held.len(), 24);
 }

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::Victim;
+use super::SmallClient;
 use testing::{
     TestServer,
     process::{has, may_open},
@@ -38,7 +38,7 @@ async fn more_idle_connections_than_descriptors_neither_end_it_nor_shut_others_o
     // So that the store needs a new file every few writes.
     z.set("hot.write_buffer_bytes", "1048576");
     z.run().await;
-    let mut victim = Victim::of(&z);
+    let mut victim = SmallClient::of(&z);
     victim.is_served(&z, "nothing").await;
     let mut attackers = Vec::new();
     for number in 0..1100 {
@@ -86,7 +86,7 @@ async fn the_soft_limit_is_raised_to_the_hard_one_and_what_holds_is_said_at_the_
         is_served(&mut socket).await;
         open.push(socket);
     }
-    Victim::of(&z).is_served(&z, "1,500 connections").await;
+    SmallClient::of(&z).is_served(&z, "1,500 connections").await;
     for socket in &mut open {
         is_served(socket).await;
     }

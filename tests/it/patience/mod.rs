@@ -22,12 +22,12 @@ const ROUNDS: usize = 20;
 
 /// Somebody who wants nothing but small things: appends, reads of what was just written, probes. Every
 /// request has a connection of its own, so that it must find room each time.
-struct Victim {
+struct SmallClient {
     client: TestClient,
     written: u64,
 }
 
-impl Victim {
+impl SmallClient {
     fn of(z: &TestServer) -> Self {
         let client =
             Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).no_proxy().build().unwrap();

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::Victim;
+use super::SmallClient;
 use testing::{
     TestServer,
     process::{may_open, peak_bytes},
@@ -61,7 +61,7 @@ async fn readers_that_take_nothing_do_not_keep_others_from_reading() {
     }
     let z = TestServer::start().await;
     fill(&z, "large").await;
-    let mut victim = Victim::of(&z);
+    let mut victim = SmallClient::of(&z);
     victim.is_served(&z, "nothing").await;
     let mut attackers = readers(&z, 40).await;
     victim.is_served(&z, "160 readers that take nothing").await;

@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use super::Victim;
+use super::SmallClient;
 use testing::{
     TestServer,
     process::{may_open, resident_bytes},
@@ -35,7 +35,7 @@ async fn hundreds_of_idle_tails_keep_nobody_from_reading_and_hold_next_to_nothin
     for table in ["t", "quiet"] {
         z.post(&format!("/tables/{table}"), &json!({"payload": "old"})).await;
     }
-    let mut victim = Victim::of(&z);
+    let mut victim = SmallClient::of(&z);
     victim.is_served(&z, "nothing").await;
     let before = resident_bytes(z.pid());
     let mut tails = Vec::new();
@@ -88,7 +88,7 @@ async fn more_tails_than_may_be_are_turned_away_as_that_and_nothing_else_is() {
     let lines =
         z.request(Method::GET, "/tables/t").header("accept", "application/x-ndjson").send().await.unwrap();
     assert_eq!(lines.status(), StatusCode::OK);
-    Victim::of(&z).is_served(&z, "as many tails as may be").await;
+    SmallClient::of(&z).is_served(&z, "as many tails as may be").await;
     z.post("/tables/t", &json!({"payload": "news"})).await;
     for poll in polls {
         assert_eq!(poll.await.unwrap().unwrap().status(), StatusCode::OK);

@@ -8,7 +8,7 @@ use testing::TestServer;
 
 /// What a follower hears.
 #[derive(Debug, PartialEq)]
-enum Heard {
+enum FollowerHeard {
     Event(Value),
     CaughtUp,
     Ping,
@@ -34,7 +34,7 @@ impl Follower {
         Self { response, text: String::new(), id: id.to_owned() }
     }
 
-    async fn next(&mut self) -> Heard {
+    async fn next(&mut self) -> FollowerHeard {
         while !self.text.contains("\n\n") {
             let piece = self.response.chunk().await.unwrap().expect("the stream goes on");
             self.text.push_str(std::str::from_utf8(&piece).unwrap());
@@ -48,14 +48,14 @@ impl Follower {
         let is_named = id.is_some();
         self.id = id.unwrap_or(std::mem::take(&mut self.id));
         let heard = match (name.as_deref(), data) {
-            (None, Some(data)) => Heard::Event(serde_json::from_str(&data).unwrap()),
+            (None, Some(data)) => FollowerHeard::Event(serde_json::from_str(&data).unwrap()),
             (Some("caught-up"), Some(data)) => {
                 assert!(is_named && data == "{}", "{block}");
-                Heard::CaughtUp
+                FollowerHeard::CaughtUp
             }
             (None, None) => {
                 assert!(is_named && block.starts_with(':'), "{block}");
-                Heard::Ping
+                FollowerHeard::Ping
             }
             _ => panic!("{block}"),
         };
@@ -68,9 +68,9 @@ impl Follower {
         let mut records = Vec::new();
         loop {
             match self.next().await {
-                Heard::Event(record) => records.push(record),
-                Heard::CaughtUp => return numbers(&records),
-                Heard::Ping => {}
+                FollowerHeard::Event(record) => records.push(record),
+                FollowerHeard::CaughtUp => return numbers(&records),
+                FollowerHeard::Ping => {}
             }
         }
     }
@@ -79,9 +79,9 @@ impl Follower {
     async fn number(&mut self) -> u64 {
         loop {
             match self.next().await {
-                Heard::Event(record) => return record["payload"].as_u64().unwrap(),
-                Heard::CaughtUp => panic!("it had caught up"),
-                Heard::Ping => {}
+                FollowerHeard::Event(record) => return record["payload"].as_u64().unwrap(),
+                FollowerHeard::CaughtUp => panic!("it had caught up"),
+                FollowerHeard::Ping => {}
             }
         }
     }
@@ -108,7 +108,7 @@ async fn a_stream_says_once_that_it_has_caught_up_and_again_after_a_gap() {
     assert_eq!(resumed.until_caught_up().await, (50..3000).collect::<Vec<_>>());
     let end = resumed.id.clone();
     let mut at_end = Follower::open(&z, "", &end).await;
-    assert_eq!(at_end.next().await, Heard::CaughtUp);
+    assert_eq!(at_end.next().await, FollowerHeard::CaughtUp);
     assert_eq!(at_end.id, end, "nothing was written since");
 }
 
@@ -117,14 +117,14 @@ async fn pings_carry_the_place_of_a_follower_that_sees_nothing() {
     let z = TestServer::start_with(&[("limits.ping_secs", "1")]).await;
     write(&z, 0..100, 2).await;
     let mut follower = Follower::open(&z, "type=missing", "").await;
-    assert_eq!(follower.next().await, Heard::CaughtUp);
+    assert_eq!(follower.next().await, FollowerHeard::CaughtUp);
     let first = follower.id.clone();
-    assert_eq!(follower.next().await, Heard::Ping);
+    assert_eq!(follower.next().await, FollowerHeard::Ping);
     assert_eq!(follower.id, first, "nothing has happened");
     write(&z, 100..200, 2).await;
     // Sooner or later a ping is behind what was written.
     let moved = loop {
-        assert_eq!(follower.next().await, Heard::Ping);
+        assert_eq!(follower.next().await, FollowerHeard::Ping);
         if follower.id != first {
             break follower.id.clone();
         }
@@ -165,7 +165,7 @@ async fn the_last_ones_are_followed_by_new_ones() {
     let mut follower = Follower::open(&z, "last=10", "").await;
     assert_eq!(follower.until_caught_up().await, (90..100).collect::<Vec<_>>());
     let mut from_now = Follower::open(&z, "last=0", "").await;
-    assert_eq!(from_now.next().await, Heard::CaughtUp);
+    assert_eq!(from_now.next().await, FollowerHeard::CaughtUp);
     z.post("/tables/t", &event(100, 2)).await;
     assert_eq!((follower.number().await, from_now.number().await), (100, 100));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, is_there, post, records};
+use super::{SenderAnswer, is_there, post, records};
 use testing::TestServer;
 
 const STRUCTURED: &str = "application/cloudevents+json";
@@ -44,7 +44,7 @@ fn record() -> Value {
     })
 }
 
-async fn structured(z: &TestServer, table: &str, event: &Value) -> Answer {
+async fn structured(z: &TestServer, table: &str, event: &Value) -> SenderAnswer {
     post(z, &format!("/tables/{table}"), &[("content-type", STRUCTURED)], event.to_string()).await
 }
 

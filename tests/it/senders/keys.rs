@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use zombi::proto::v1;
 
-use super::{Answer, post};
+use super::{SenderAnswer, post};
 use testing::TestServer;
 
 /// Keys, and the partition of twelve that a Kafka topic gives each.
@@ -97,7 +97,7 @@ async fn a_topic_keeps_its_layout_whichever_way_it_is_written() {
 #[tokio::test]
 async fn a_partition_that_is_named_wins_and_without_both_it_is_0() {
     let z = with_partitions(12).await;
-    let partition = |answer: Answer| answer.json()["partition"].clone();
+    let partition = |answer: SenderAnswer| answer.json()["partition"].clone();
     let json = ("content-type", "application/json");
     for (path, headers, body, expected) in [
         ("/tables/t", vec![json], r#"{"payload":1,"key":"foobar","partition":1}"#, 1),

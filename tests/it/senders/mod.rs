@@ -20,13 +20,13 @@ use testing::TestServer;
 
 /// What came for a request.
 #[derive(Debug)]
-struct Answer {
+struct SenderAnswer {
     status: u16,
     headers: HeaderMap,
     body: String,
 }
 
-impl Answer {
+impl SenderAnswer {
     /// A header; empty if it is not there.
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
@@ -60,7 +60,7 @@ async fn send(
     path: &str,
     headers: &[(&str, &str)],
     body: impl Into<Body>,
-) -> Answer {
+) -> SenderAnswer {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name: HeaderName = name.parse().unwrap();
@@ -68,10 +68,10 @@ async fn send(
     }
     let response = z.request(method, path).headers(map).body(body).send().await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Answer { status, headers, body: response.text().await.unwrap() }
+    SenderAnswer { status, headers, body: response.text().await.unwrap() }
 }
 
-async fn post(z: &TestServer, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+async fn post(z: &TestServer, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> SenderAnswer {
     send(z, Method::POST, path, headers, body).await
 }
 

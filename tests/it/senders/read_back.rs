@@ -3,14 +3,14 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Answer, post, send};
+use super::{SenderAnswer, post, send};
 use testing::TestServer;
 
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 
 /// A page of CloudEvents, each of them valid.
-async fn page(z: &TestServer, path: &str) -> (Vec<Value>, Answer) {
+async fn page(z: &TestServer, path: &str) -> (Vec<Value>, SenderAnswer) {
     let answer = send(z, Method::GET, path, &[("accept", BATCH)], "").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, BATCH), "{path}: {answer:?}");
     let events: Vec<Value> = serde_json::from_str(&answer.body).unwrap();

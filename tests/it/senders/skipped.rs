@@ -3,12 +3,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, is_there, post, records};
+use super::{SenderAnswer, is_there, post, records};
 use testing::TestServer;
 
 const NDJSON: &str = "application/x-ndjson";
 
-async fn skip(z: &TestServer, table: &str, lines: &[String]) -> Answer {
+async fn skip(z: &TestServer, table: &str, lines: &[String]) -> SenderAnswer {
     post(z, &format!("/tables/{table}?on_error=skip"), &[("content-type", NDJSON)], lines.join("\n")).await
 }
 
@@ -17,7 +17,7 @@ fn owned(lines: &[&str]) -> Vec<String> {
 }
 
 /// The number and code of each line that was left out.
-fn rejected(answer: &Answer) -> Vec<(u64, String)> {
+fn rejected(answer: &SenderAnswer) -> Vec<(u64, String)> {
     let summary = answer.json();
     let of = |one: &Value| (one["line"].as_u64().unwrap(), one["code"].as_str().unwrap().to_owned());
     summary["rejected"].as_array().unwrap().iter().map(of).collect()

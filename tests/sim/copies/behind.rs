@@ -8,7 +8,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{PODS, SOON, World, clients::clients, each_seed, pod::Pod};
+use super::{CopiesWorld, PODS, SOON, clients::clients, each_seed, pod::Pod};
 use crate::{Trace, run};
 
 /// How long a copy is cut off from the log, which forgets meanwhile what it needs.
@@ -17,7 +17,7 @@ const CUT: Duration = Duration::from_secs(30);
 fn fall_behind(seed: u64) {
     fastrand::seed(seed); // how long the SDK waits before it tries again
     run(LocalSet::new().run_until(async move {
-        let world = World::new(seed);
+        let world = CopiesWorld::new(seed);
         let _trace = Trace(world.bucket.clone());
         let mut rng = StdRng::seed_from_u64(seed);
         let mut pods: Vec<Pod> = PODS.into_iter().map(Pod::new).collect();

@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use testing::history::Id;
 use tokio::{task::JoinSet, time::sleep};
 
-use super::{World, pod::Served};
+use super::{CopiesWorld, pod::Served};
 use crate::{
     numbered::{ErasedEvents, PARTITIONS, commit_acked, committed_of, event, page, until},
     store::{group, table},
@@ -22,7 +22,7 @@ use crate::{
 const WRITERS: usize = 4;
 
 /// What writes, reads and commits.
-pub(super) fn clients(world: &Rc<World>, seed: u64) -> JoinSet<()> {
+pub(super) fn clients(world: &Rc<CopiesWorld>, seed: u64) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for number in 0..WRITERS {
         let rng = StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(number as u64));
@@ -49,7 +49,7 @@ fn is_unwritten(error: &StorageError) -> bool {
     }
 }
 
-impl World {
+impl CopiesWorld {
     /// One of the pods that serve; nothing at the end.
     async fn server(&self, rng: &mut StdRng) -> Option<Rc<Served>> {
         while !self.stopping.is_cancelled() {

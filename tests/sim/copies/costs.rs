@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    PODS, World,
+    CopiesWorld, PODS,
     erased::{EVENTS, applied_by_all, until, write},
     flush_all,
     pod::{Pod, Served},
@@ -28,9 +28,9 @@ const IDLE: Duration = Duration::from_secs(60);
 const READS: u64 = 20;
 
 /// A world in which nothing happens by itself that a shard does not need.
-fn quiet_world() -> (Rc<World>, Trace) {
+fn quiet_world() -> (Rc<CopiesWorld>, Trace) {
     fastrand::seed(1); // how long the SDK waits before it tries again
-    let world = World::new(1);
+    let world = CopiesWorld::new(1);
     world.log.spare();
     world.upkeep_interval.set(Duration::from_secs(1_000_000));
     let trace = Trace(world.bucket.clone());

@@ -20,7 +20,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{PODS, SOON, World, begin, each_seed, flush_all, pod::Pod};
+use super::{CopiesWorld, PODS, SOON, begin, each_seed, flush_all, pod::Pod};
 use crate::{
     numbered::{event, query_from},
     run,
@@ -55,7 +55,7 @@ pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Writes the events; where the log ends then.
-pub(super) async fn write(world: &World) -> LogSeq {
+pub(super) async fn write(world: &CopiesWorld) -> LogSeq {
     for id in 0..EVENTS {
         until("an event is taken", async || {
             let events = vec![(0, event(id, true, world.clock.now_ms()))];
@@ -68,7 +68,7 @@ pub(super) async fn write(world: &World) -> LogSeq {
 }
 
 /// Asks for the erasure at whoever owns the shard.
-async fn ask(world: &World) -> Uuid {
+async fn ask(world: &CopiesWorld) -> Uuid {
     let parts = vec![ErasedPart::of(0, ERASED.to_vec())];
     let mut asked = None;
     until("an erasure is taken", async || {
@@ -81,12 +81,12 @@ async fn ask(world: &World) -> Uuid {
 }
 
 /// What its owner says of an erasure.
-async fn shown(world: &World, id: Uuid) -> Option<ErasureProgress> {
+async fn shown(world: &CopiesWorld, id: Uuid) -> Option<ErasureProgress> {
     let owner = world.owner().await;
     owner.erasures.find(&table(), id)
 }
 
-async fn is_done(world: &World, id: Uuid) -> bool {
+async fn is_done(world: &CopiesWorld, id: Uuid) -> bool {
     shown(world, id).await.is_some_and(|shown| shown.erasure.is_done())
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn applied_by_all(pods: &[Pod], upto: LogSeq) {
 }
 
 /// One of the pods that do not serve now, and have the events in their files.
-fn follower(world: &World, pods: &[Pod], rng: &mut StdRng) -> usize {
+fn follower(world: &CopiesWorld, pods: &[Pod], rng: &mut StdRng) -> usize {
     let (served, holders) = (world.served.borrow(), holders(pods));
     let follows = |number: &usize| !served.contains_key(PODS[*number]) && holders.contains(&PODS[*number]);
     let followers: Vec<usize> = (0..PODS.len()).filter(follows).collect();

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{PODS, SOON, World, begin, check_end, clients::clients, each_seed, pod::Pod};
+use super::{CopiesWorld, PODS, SOON, begin, check_end, clients::clients, each_seed, pod::Pod};
 use crate::run;
 
 /// How long the pods are at work before the log is lost.
@@ -43,7 +43,7 @@ fn lose_the_log(seed: u64) {
 }
 
 /// The pod whose volume has applied most.
-async fn with_most(world: &World, pods: &[Pod]) -> usize {
+async fn with_most(world: &CopiesWorld, pods: &[Pod]) -> usize {
     let mut most = (0, None);
     for (number, pod) in pods.iter().enumerate() {
         let applied = pod.applied_at_rest(world).await;

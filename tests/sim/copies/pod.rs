@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
-use super::{PODS, World};
+use super::{CopiesWorld, PODS};
 use crate::{
     ground::{WINDOW_MS, objects},
     store::{TUNING, Tuning},
@@ -79,7 +79,7 @@ impl Pod {
     }
 
     /// Starts it, unless it runs.
-    pub(super) fn start(&mut self, world: &Rc<World>, seed: u64) {
+    pub(super) fn start(&mut self, world: &Rc<CopiesWorld>, seed: u64) {
         if self.running.is_some() {
             return;
         }
@@ -94,7 +94,7 @@ impl Pod {
         self.volume.has_in_files(partition, offset)
     }
 
-    fn open(&self, world: &World, seed: Option<u64>) -> Arc<MemoryHot> {
+    fn open(&self, world: &CopiesWorld, seed: Option<u64>) -> Arc<MemoryHot> {
         let options =
             MemoryHotOptions { entered: world.entered.clone(), ..MemoryHotOptions::roomy(WINDOW_MS) };
         let clock: Arc<dyn Clock> = world.clock.clone();
@@ -102,14 +102,14 @@ impl Pod {
     }
 
     /// Which log its volume follows, and how far it has applied it, while it does not run.
-    pub(super) async fn applied_at_rest(&self, world: &World) -> Option<(u32, LogSeq)> {
+    pub(super) async fn applied_at_rest(&self, world: &CopiesWorld) -> Option<(u32, LogSeq)> {
         let mark = self.open(world, None).log_mark().await.unwrap();
         mark.map(|mark| (mark.generation, mark.seq()))
     }
 
     /// Has the log of this generation begin behind what its volume has, while no pod runs: killed after a
     /// while, and done again, until it is done.
-    pub(super) async fn begin_log_anew(&self, world: &World, generation: u32, rng: &mut StdRng) {
+    pub(super) async fn begin_log_anew(&self, world: &CopiesWorld, generation: u32, rng: &mut StdRng) {
         let mut lasts = Duration::from_millis(rng.random_range(1..500));
         loop {
             let cold = S3Cold::new(objects(&world.bucket), TUNING.cold());
@@ -126,7 +126,7 @@ impl Pod {
     }
 
     /// Runs the copy on its volume, which follows the log no more; why it does not.
-    pub(super) async fn refuses_to_follow(&self, world: &World) -> String {
+    pub(super) async fn refuses_to_follow(&self, world: &CopiesWorld) -> String {
         let (_copy, runner) = ShardCopy::new(parts(world, self.name, self.open(world, None)));
         match timeout(HELD, runner.run(CancellationToken::new())).await {
             Ok(Err(StorageError::Refused(why))) => why,
@@ -135,12 +135,16 @@ impl Pod {
     }
 
     /// Follows the log on its volume, while it does not run: as others see it, and what follows.
-    pub(super) fn follow(&self, world: &World) -> (ShardCopy, FollowingTask) {
+    pub(super) fn follow(&self, world: &CopiesWorld) -> (ShardCopy, FollowingTask) {
         self.follow_in(world, world.log.of(self.name))
     }
 
     /// The same in another log than the one of all pods.
-    pub(super) fn follow_in(&self, world: &World, log: Arc<dyn SharedLog>) -> (ShardCopy, FollowingTask) {
+    pub(super) fn follow_in(
+        &self,
+        world: &CopiesWorld,
+        log: Arc<dyn SharedLog>,
+    ) -> (ShardCopy, FollowingTask) {
         let parts = CopyParts { log, ..parts(world, self.name, self.open(world, None)) };
         let (copy, runner) = ShardCopy::new(parts);
         (copy, AbortOnDropHandle::new(task::spawn(runner.run(CancellationToken::new()))))
@@ -154,14 +158,14 @@ impl Pod {
     }
 
     /// Ends it as a crash does, and takes its volume away.
-    pub(super) async fn lose(&mut self, world: &Rc<World>) {
+    pub(super) async fn lose(&mut self, world: &Rc<CopiesWorld>) {
         self.kill(world).await;
         self.lost += 1;
         self.volume = empty_volume(self.name, self.lost);
     }
 
     /// Ends it as a crash does, and waits until nobody uses its volume any more.
-    pub(super) async fn kill(&mut self, world: &Rc<World>) {
+    pub(super) async fn kill(&mut self, world: &Rc<CopiesWorld>) {
         let Some(RunningPod { twin, killed, task }) = self.running.take() else { return };
         killed.cancel();
         task.await.unwrap();
@@ -197,7 +201,7 @@ fn tuning(rng: &mut StdRng) -> Tuning {
 
 /// Runs the copy, and a store in each of its terms, until the pod is killed.
 async fn serve(
-    world: Rc<World>,
+    world: Rc<CopiesWorld>,
     name: &'static str,
     twin: Arc<MemoryHot>,
     seed: u64,
@@ -225,7 +229,7 @@ async fn serve(
 }
 
 /// Asks the other pods, as those of a cluster do, for whose volumes an erasure waits. Never ends.
-async fn hear_scrubbed(world: &World, copy: &ShardCopy) -> Infallible {
+async fn hear_scrubbed(world: &CopiesWorld, copy: &ShardCopy) -> Infallible {
     loop {
         sleep(Duration::from_secs(1)).await;
         for pod in copy.pods_to_scrub() {
@@ -237,7 +241,7 @@ async fn hear_scrubbed(world: &World, copy: &ShardCopy) -> Infallible {
     }
 }
 
-fn parts(world: &World, name: &str, twin: Arc<MemoryHot>) -> CopyParts {
+fn parts(world: &CopiesWorld, name: &str, twin: Arc<MemoryHot>) -> CopyParts {
     CopyParts {
         hot: twin,
         log: world.log.of(name),
@@ -260,7 +264,7 @@ fn parts(world: &World, name: &str, twin: Arc<MemoryHot>) -> CopyParts {
 }
 
 /// What a store on a pod's volume is made of.
-fn store_parts(world: &World, twin: &Arc<MemoryHot>, cold: S3Cold) -> Parts {
+fn store_parts(world: &CopiesWorld, twin: &Arc<MemoryHot>, cold: S3Cold) -> Parts {
     Parts {
         hot: twin.clone() as Arc<dyn Engine>,
         writer: None,
@@ -275,7 +279,7 @@ fn store_parts(world: &World, twin: &Arc<MemoryHot>, cold: S3Cold) -> Parts {
 
 /// A store in each term that the copy owns. Never ends; dropped, it ends as a crash does.
 async fn serve_terms(
-    world: &World,
+    world: &CopiesWorld,
     name: &'static str,
     twin: &Arc<MemoryHot>,
     copy: &Rc<ShardCopy>,
@@ -302,7 +306,7 @@ async fn serve_terms(
 
 /// Serves until the copy no longer owns the shard, or its store fails.
 async fn serve_term(
-    world: &World,
+    world: &CopiesWorld,
     name: &'static str,
     twin: &Arc<MemoryHot>,
     copy: &Rc<ShardCopy>,

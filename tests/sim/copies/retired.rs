@@ -9,7 +9,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{PODS, SOON, World, pod::Pod};
+use super::{CopiesWorld, PODS, SOON, pod::Pod};
 use crate::{Trace, run};
 
 const LOOK: Duration = Duration::from_millis(50);
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(50);
 #[test]
 fn a_takeover_that_is_under_way_when_its_copy_is_retired_is_given_up() {
     run(LocalSet::new().run_until(async {
-        let world = World::new(1);
+        let world = CopiesWorld::new(1);
         let _trace = Trace(world.bucket.clone());
         let log = MemoryLog::new(1, MemoryLogOptions::default());
         log.lose_next_answer(); // the entry is there long before the copy knows
@@ -40,7 +40,7 @@ fn a_takeover_that_is_under_way_when_its_copy_is_retired_is_given_up() {
 #[test]
 fn what_a_retired_copy_owns_is_its_own_until_it_is_given_up() {
     run(LocalSet::new().run_until(async {
-        let world = World::new(1);
+        let world = CopiesWorld::new(1);
         let _trace = Trace(world.bucket.clone());
         let log = MemoryLog::new(1, MemoryLogOptions::default());
         let (owner, _owning) = Pod::new(PODS[0]).follow_in(&world, Arc::new(log.handle()));

@@ -17,7 +17,7 @@ use contracts::{
 use testing::shared_log::{MemoryLog, MemoryLogOptions};
 use tokio::time::timeout;
 
-use super::{PODS, SOON, World, pod::Pod};
+use super::{CopiesWorld, PODS, SOON, pod::Pod};
 use crate::{Trace, run};
 
 /// A log in which the place of an entry may be gone.
@@ -57,7 +57,7 @@ impl SharedLog for TrimmedLog {
 #[test]
 fn an_owner_whose_tick_may_have_been_trimmed_is_overtaken_and_goes_on() {
     run(async {
-        let world = World::new(1);
+        let world = CopiesWorld::new(1);
         let _trace = Trace(world.bucket.clone());
         let log = MemoryLog::new(1, MemoryLogOptions::default());
         let log = Arc::new(TrimmedLog { log, is_next_gone: AtomicBool::new(false) });

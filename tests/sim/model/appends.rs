@@ -7,10 +7,10 @@ use contracts::{
     sequence::Offset,
 };
 
-use super::{World, event_key};
+use super::{ModelWorld, event_key};
 use crate::store::{key_of, table};
 
-impl World {
+impl ModelWorld {
     /// Makes events, and says which text each has.
     pub(super) fn events(
         &mut self,

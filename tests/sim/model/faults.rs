@@ -9,13 +9,13 @@ use contracts::{
     sequence::OffsetRange,
 };
 
-use super::World;
+use super::ModelWorld;
 use crate::{
-    ground::Ground,
+    ground::VolumeGround,
     store::{group, table},
 };
 
-impl World {
+impl ModelWorld {
     pub(super) async fn crash(&mut self) {
         self.store.take().unwrap().crash().await;
         self.bucket.heal();
@@ -49,8 +49,8 @@ impl World {
         self.bucket.heal();
         self.volumes += 1;
         self.ground = match self.ground {
-            Ground::Memory(_) => Ground::memory(self.volumes),
-            Ground::RocksDb(_) => Ground::rocksdb(),
+            VolumeGround::Memory(_) => VolumeGround::memory(self.volumes),
+            VolumeGround::RocksDb(_) => VolumeGround::rocksdb(),
         };
         self.open().await;
         let store = self.store.as_ref().unwrap();

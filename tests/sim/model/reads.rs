@@ -12,7 +12,7 @@ use contracts::{
 };
 use tiering::{FetchLimits, Positions, ReadQuery};
 
-use super::{ERASED, World, event_key};
+use super::{ERASED, ModelWorld, event_key};
 use crate::store::{group, retry, table};
 
 /// The text of an event, whose key must be the one that it was sent with.
@@ -27,7 +27,7 @@ fn text_of(record: &Record) -> String {
     text
 }
 
-impl World {
+impl ModelWorld {
     /// Reads to the end, however often the bucket fails.
     pub(super) async fn read(&self, partition: PartitionNumber, from: Offset, page: usize) {
         let limit = ReadLimit { records: page, bytes: 500 };

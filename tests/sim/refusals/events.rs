@@ -20,11 +20,11 @@ use testing::history::Id;
 use tiering::ReadQuery;
 use tokio::time::sleep;
 
-use super::{Placed, RETENTION_SECS, SOON, World, places};
+use super::{Placed, RETENTION_SECS, RefusalWorld, SOON, places};
 use crate::{
-    ground::{Ground, objects},
+    ground::{VolumeGround, objects},
     numbered::{self, ErasedEvents, id_of},
-    store::{Store, table},
+    store::{SimStore, table},
 };
 
 /// A numbered event with a key, of the time when it is appended.
@@ -33,7 +33,7 @@ fn event(id: Id, appended_ms: TimestampMs) -> Event {
 }
 
 /// All events of a partition.
-async fn read(store: &Store, place: &Partition, kept: OffsetRange) -> Vec<(Offset, Id)> {
+async fn read(store: &SimStore, place: &Partition, kept: OffsetRange) -> Vec<(Offset, Id)> {
     let (table, number) = (place.table.clone(), place.number);
     let query = ReadQuery {
         table,
@@ -52,7 +52,7 @@ async fn read(store: &Store, place: &Partition, kept: OffsetRange) -> Vec<(Offse
     page.records.iter().map(|record| (record.offset, id_of(record, &nothing_erased))).collect()
 }
 
-impl World {
+impl RefusalWorld {
     pub(super) async fn append(&mut self, tier: &dyn Engine) -> Result<Vec<Placed>, StorageError> {
         let place = places()[self.rng.random_range(0..3)].clone();
         let (now_ms, count) = (self.clock.now_ms(), self.rng.random_range(1..4_u64));
@@ -72,7 +72,7 @@ impl World {
     }
 
     /// Writes until it is over. On a volume that is about to be lost only what is cold is acked.
-    pub(super) async fn work(&mut self, store: &Store, is_overtaken: bool, is_over: impl Fn() -> bool) {
+    pub(super) async fn work(&mut self, store: &SimStore, is_overtaken: bool, is_over: impl Fn() -> bool) {
         while !is_over() {
             let appended = self.append(store.hot.as_ref()).await;
             let is_acked = !is_overtaken || store.flush.flush_now(None).await.is_ok();
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// How many offsets are declared lost: all of them behind those that were acked.
-    pub(super) fn lost(&self, store: &Store) -> u64 {
+    pub(super) fn lost(&self, store: &SimStore) -> u64 {
         let lost = |place: &Partition| {
             let end = self
                 .acked
@@ -104,7 +104,7 @@ impl World {
     }
 
     /// All that was acked is cold, where it was, once.
-    async fn check(&self, store: &Store) {
+    async fn check(&self, store: &SimStore) {
         let mut ids = self.gone.clone();
         for (place, acked) in &self.acked {
             let status =
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// All is well again by itself, the chain is whole, and the next start finds everything.
-    pub(super) async fn end(&mut self, store: Store, ground: &Ground, lost: u64) {
+    pub(super) async fn end(&mut self, store: SimStore, ground: &VolumeGround, lost: u64) {
         sleep(SOON).await;
         self.check(&store).await;
         let audited = audit::audit(&objects(&self.bucket)).await.unwrap();

@@ -10,15 +10,15 @@ use contracts::{
     segment::{FlushIntent, FormatId, SegmentId},
 };
 
-use super::{SOON, World, after};
+use super::{RefusalWorld, SOON, after};
 use crate::{
-    ground::{Ground, Hot, objects},
+    ground::{Hot, VolumeGround, objects},
     run,
-    store::{FORMAT, Store, TUNING, Tuning},
+    store::{FORMAT, SimStore, TUNING, Tuning},
 };
 
 /// A partition with events that are not cold, none of which is in a segment that is on its way.
-async fn unplanned(world: &mut World, hot: &Hot) -> (Partition, PartitionStatus) {
+async fn unplanned(world: &mut RefusalWorld, hot: &Hot) -> (Partition, PartitionStatus) {
     loop {
         let placed = world.append(hot.tier.as_ref()).await.unwrap();
         world.ack(placed);
@@ -33,7 +33,7 @@ async fn unplanned(world: &mut World, hot: &Hot) -> (Partition, PartitionStatus)
 #[test]
 fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothing() {
     run(async {
-        let (mut world, ground) = (World::new(2000), Ground::memory(1));
+        let (mut world, ground) = (RefusalWorld::new(2000), VolumeGround::memory(1));
         let store = world.start(&ground).await;
         world.work(&store, false, after(Duration::from_secs(4))).await;
         store.crash().await;
@@ -58,7 +58,7 @@ fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothi
         };
         for is_down in [false, true] {
             world.bucket.is_down.store(is_down, SeqCst);
-            let refused = Store::open(&ground, &world.bucket, &world.clock, tuning).await.err();
+            let refused = SimStore::open(&ground, &world.bucket, &world.clock, tuning).await.err();
             assert!(
                 matches!(&refused, Some(StorageError::Refused(why)) if why.contains("format other/1")),
                 "{refused:?}"
@@ -73,7 +73,7 @@ fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothi
 #[test]
 fn a_segment_on_its_way_in_an_older_format_is_finished_in_that_format() {
     run(async {
-        let (mut world, ground) = (World::new(2001), Ground::memory(1));
+        let (mut world, ground) = (RefusalWorld::new(2001), VolumeGround::memory(1));
         let store = world.start(&ground).await;
         world.work(&store, false, after(Duration::from_secs(4))).await;
         store.crash().await;

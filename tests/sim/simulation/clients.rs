@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use testing::history::Id;
 use tokio::{task::JoinSet, time::sleep};
 
-use super::{Kind, Server, World};
+use super::{LossKind, Server, World};
 use crate::{
     numbered::{PARTITIONS, commit_acked, committed_of, event, page, until},
     store::{group, table},
@@ -30,7 +30,7 @@ pub(super) fn clients(world: &Rc<World>, seed: u64) -> JoinSet<()> {
         let rng = StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(number as u64));
         clients.spawn_local(Rc::clone(world).write(rng));
     }
-    if world.kind == Kind::Process {
+    if world.kind == LossKind::Process {
         for partition in 0..PARTITIONS {
             clients.spawn_local(Rc::clone(world).follow(partition));
             clients.spawn_local(Rc::clone(world).commit(partition));
@@ -66,7 +66,7 @@ impl World {
                     self.append(&server, &[(self.next_id(), partition)], None, false).await;
                 }
                 4..8 => self.append_with_key(partition).await,
-                _ if self.kind == Kind::Process => {
+                _ if self.kind == LossKind::Process => {
                     let bulk: Vec<_> = (0..rng.random_range(2..12))
                         .map(|_| (self.next_id(), rng.random_range(0..PARTITIONS)))
                         .collect();
@@ -111,7 +111,7 @@ impl World {
             | None => return false,
             Some(Err(error)) => panic!("{error}"),
         };
-        if self.kind == Kind::Volume
+        if self.kind == LossKind::Volume
             && !matches!(until(&server.gone, server.flush.flush_now(Some(table()))).await, Some(Ok(_)))
         {
             return false;

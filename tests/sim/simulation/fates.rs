@@ -14,10 +14,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Kind, World};
+use super::{LossKind, World};
 use crate::{
-    ground::Ground,
-    store::{Store, TUNING, Tuning},
+    ground::VolumeGround,
+    store::{SimStore, TUNING, Tuning},
 };
 
 /// Faults end after this.
@@ -26,16 +26,16 @@ const TURMOIL: Duration = Duration::from_secs(20);
 const STARTS: usize = 100;
 
 /// What happens to one store.
-pub(super) struct Fates {
+pub(super) struct StoreFates {
     world: Rc<World>,
     rng: StdRng,
-    ground: Ground,
+    ground: VolumeGround,
     volumes: u128,
 }
 
-impl Fates {
+impl StoreFates {
     pub(super) fn new(world: &Rc<World>, seed: u64) -> Self {
-        let (rng, ground) = (StdRng::seed_from_u64(seed), Ground::memory(1));
+        let (rng, ground) = (StdRng::seed_from_u64(seed), VolumeGround::memory(1));
         Self { world: Rc::clone(world), rng, ground, volumes: 1 }
     }
 
@@ -55,7 +55,7 @@ impl Fates {
 
     /// Starts a process on a volume until it runs; what ends it is that the bucket fails, or somebody else is
     /// faster.
-    async fn open(&mut self) -> Store {
+    async fn open(&mut self) -> SimStore {
         let mut refused = None;
         for _ in 0..STARTS {
             let tuning = self.tuning();
@@ -65,8 +65,11 @@ impl Fates {
             } else {
                 1_000_000
             });
-            match timeout(patience, Store::open(&self.ground, &self.world.bucket, &self.world.clock, tuning))
-                .await
+            match timeout(
+                patience,
+                SimStore::open(&self.ground, &self.world.bucket, &self.world.clock, tuning),
+            )
+            .await
             {
                 Ok(Ok(store)) => return store,
                 Ok(Err(error @ (StorageError::Refused(_) | StorageError::Fenced(_)))) => {
@@ -81,7 +84,7 @@ impl Fates {
     }
 
     /// Lets it happen, until faults end; the store that is there then.
-    pub(super) async fn turmoil(&mut self) -> Store {
+    pub(super) async fn turmoil(&mut self) -> SimStore {
         let world = Rc::clone(&self.world);
         let mut store = self.open().await;
         let mut gone = world.serve(&store);
@@ -122,9 +125,9 @@ impl Fates {
     }
 
     /// Another process instead of this one: on its volume, or on an empty one, while this one still works.
-    async fn replace(&mut self, old: Store, gone: &CancellationToken) -> (Store, CancellationToken) {
+    async fn replace(&mut self, old: SimStore, gone: &CancellationToken) -> (SimStore, CancellationToken) {
         let world = Rc::clone(&self.world);
-        if self.world.kind == Kind::Process {
+        if self.world.kind == LossKind::Process {
             *world.server.borrow_mut() = None;
             gone.cancel();
             old.crash().await;
@@ -136,7 +139,7 @@ impl Fates {
             return self.go_back(old, gone).await;
         }
         self.volumes += 1;
-        self.ground = Ground::memory(self.volumes);
+        self.ground = VolumeGround::memory(self.volumes);
         // One that cannot reach the bucket never comes in.
         world.bucket.is_down.store(false, SeqCst);
         let store = self.open().await;
@@ -149,7 +152,7 @@ impl Fates {
 
     /// Goes on with a copy of the volume from a moment before the process and its volume were lost. It may
     /// have events that the bucket has not, and the bucket others that it has not.
-    async fn go_back(&mut self, old: Store, gone: &CancellationToken) -> (Store, CancellationToken) {
+    async fn go_back(&mut self, old: SimStore, gone: &CancellationToken) -> (SimStore, CancellationToken) {
         let (world, copy) = (Rc::clone(&self.world), self.ground.copy());
         sleep(Duration::from_millis(self.rng.random_range(0..2000))).await;
         *world.server.borrow_mut() = None;

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 
 use super::{EarlierLoads, SETTINGS, finish, network::Network, skipped, until_in_step};
-use crate::Budget;
+use crate::Effort;
 use testing::{
     cluster::{SHARDS, join_at},
     loaded::{LoadedCluster, pods_of},
@@ -92,7 +92,7 @@ impl CutKind {
 }
 
 /// Cuts again and again, and compares in the end.
-pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     if let Some(why) = skipped().await {
         return Ok(why);
     }

@@ -9,7 +9,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::{EarlierLoads, finish, skipped};
-use crate::Budget;
+use crate::Effort;
 use testing::{
     loaded::{LoadedCluster, shard_shown},
     nats::SERVERS,
@@ -32,7 +32,7 @@ struct FlipOutcomes {
 }
 
 /// Flips bits in a log of a cluster, then in another one's, and compares in the end of each.
-pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     if let Some(why) = skipped().await {
         return Ok(why);
     }

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::sleep;
 
 use super::{EarlierLoads, SETTINGS, finish, skipped, until_in_step};
-use crate::{Budget, disk::Disk};
+use crate::{Effort, disk::Disk};
 use testing::{
     loaded::{LoadedCluster, pods_of},
     machine::Machine,
@@ -34,7 +34,7 @@ struct Disks {
 }
 
 /// Cuts the power again and again, and compares in the end.
-pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     if let Some(why) = skipped().await {
         return Ok(why);
     }

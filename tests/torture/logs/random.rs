@@ -20,7 +20,7 @@ use super::{
     network::Network,
     skipped, until_in_step,
 };
-use crate::Budget;
+use crate::Effort;
 use testing::{
     cluster::SHARDS,
     loaded::{ClusterLoad, LoadedCluster},
@@ -90,7 +90,7 @@ struct RandomRun {
 }
 
 /// Breaks one thing or two, heals them, and again; compares in the end.
-pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     if let Some(why) = skipped().await {
         return Ok(why);
     }

@@ -11,10 +11,10 @@ use contracts::{
     sequence::OffsetRange,
 };
 
-use super::{ALL, Case, FORMAT, NOW, Volume, event, offsets, places, segments::Collected, table};
+use super::{ALL, FORMAT, NOW, Volume, VolumeCase, event, offsets, places, segments::Collected, table};
 use contracts::filter::TimeFilter;
 
-pub(super) async fn an_erased_event_keeps_its_place_and_the_hash_of_its_key<V: Volume>(mut z: Case<V>) {
+pub(super) async fn an_erased_event_keeps_its_place_and_the_hash_of_its_key<V: Volume>(mut z: VolumeCase<V>) {
     z.try_append(&[(0, Some("a")), (0, Some("b")), (0, None)], None).await.unwrap();
     let partition = Partition::new(table(), 0);
     let left = z.hot().erase(partition.clone(), vec![1, 2, 7]).await.unwrap();
@@ -46,10 +46,10 @@ pub(super) async fn an_erased_event_keeps_its_place_and_the_hash_of_its_key<V: V
     assert_eq!(places(&z.append_events(another()).await.unwrap()), [(0, true)]);
 }
 
-pub(super) async fn what_a_segment_being_written_holds_is_left<V: Volume>(mut z: Case<V>) {
+pub(super) async fn what_a_segment_being_written_holds_is_left<V: Volume>(mut z: VolumeCase<V>) {
     z.append(0, 6).await;
     let partition = Partition::new(table(), 0);
-    let scan = async |z: &Case<V>, end| {
+    let scan = async |z: &VolumeCase<V>, end| {
         let range = OffsetRange::new(0, 0);
         let segment = Box::new(Collected { partition: Partition::new(table(), 0), range });
         z.hot().scan(segment, end, u64::MAX).await.unwrap()
@@ -80,7 +80,7 @@ pub(super) async fn what_a_segment_being_written_holds_is_left<V: Volume>(mut z:
     assert_eq!(offsets(&z.read(0, 3, TimeFilter::default(), ALL).await), [3, 4, 5]);
 }
 
-pub(super) async fn erasures_are_noted<V: Volume>(mut z: Case<V>) {
+pub(super) async fn erasures_are_noted<V: Volume>(mut z: VolumeCase<V>) {
     let erasure = |at| Erasure::asked(table(), vec![ErasedPart::of(0, vec![at])], at as i64);
     let (mut one, two) = (erasure(1), erasure(2));
     z.hot().note_erasures(vec![one.clone(), two.clone()], Vec::new()).await.unwrap();

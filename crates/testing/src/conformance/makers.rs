@@ -13,7 +13,7 @@ use contracts::{
 };
 use futures_util::future::join_all;
 
-use super::{Case, Volume, event};
+use super::{Volume, VolumeCase, event};
 
 const TABLES: MakerLimits = MakerLimits { tables: Some(2), partitions: None, groups: None };
 const PARTITIONS: MakerLimits = MakerLimits { tables: None, partitions: Some(3), groups: None };
@@ -40,7 +40,7 @@ fn refusal<T>(answer: Result<T, StorageError>) -> Option<(&'static str, u64)> {
     }
 }
 
-impl<V: Volume> Case<V> {
+impl<V: Volume> VolumeCase<V> {
     /// Appends one event to each of these partitions.
     async fn append_by(
         &self,
@@ -75,7 +75,7 @@ impl<V: Volume> Case<V> {
     }
 }
 
-pub(super) async fn tables_are_counted_by_who_made_them<V: Volume>(mut z: Case<V>) {
+pub(super) async fn tables_are_counted_by_who_made_them<V: Volume>(mut z: VolumeCase<V>) {
     let (one, other) = (maker("token:one", TABLES), maker("token:other", TABLES));
     let over = Some(("tables", 2));
     assert_eq!(z.append_by(&one, "a", &[0]).await, None);
@@ -108,7 +108,7 @@ pub(super) async fn tables_are_counted_by_who_made_them<V: Volume>(mut z: Case<V
     assert_eq!(z.append_by(&lowered, "e", &[0]).await, None, "what is there stays");
 }
 
-pub(super) async fn partitions_are_counted_by_who_made_them<V: Volume>(mut z: Case<V>) {
+pub(super) async fn partitions_are_counted_by_who_made_them<V: Volume>(mut z: VolumeCase<V>) {
     let one = maker("token:one", PARTITIONS);
     let over = Some(("partitions", 3));
     assert_eq!(z.append_by(&one, "t", &[0, 7, 0]).await, None);
@@ -131,7 +131,7 @@ pub(super) async fn partitions_are_counted_by_who_made_them<V: Volume>(mut z: Ca
     assert_eq!(z.append_by(&one, "t", &[0, 7]).await, None);
 }
 
-pub(super) async fn groups_are_counted_by_who_made_them<V: Volume>(mut z: Case<V>) {
+pub(super) async fn groups_are_counted_by_who_made_them<V: Volume>(mut z: VolumeCase<V>) {
     let (one, other) = (maker("token:one", GROUPS), maker("token:other", GROUPS));
     let over = Some(("groups", 1));
     assert_eq!(z.append_by(&None, "t", &[0]).await, None);
@@ -161,13 +161,13 @@ pub(super) async fn groups_are_counted_by_who_made_them<V: Volume>(mut z: Case<V
     assert_eq!(z.commit_by(&one, "g").await, over);
 }
 
-pub(super) async fn what_a_recovery_leaves_is_still_counted<V: Volume>(mut z: Case<V>) {
+pub(super) async fn what_a_recovery_leaves_is_still_counted<V: Volume>(mut z: VolumeCase<V>) {
     let limits = MakerLimits { tables: Some(2), groups: Some(1), ..MakerLimits::default() };
     let one = maker("token:one", limits);
     assert_eq!(z.append_by(&one, "t", &[0]).await, None);
     assert_eq!(z.append_by(&one, "u", &[0]).await, None);
     assert_eq!(z.commit_by(&one, "g").await, None);
-    let recover = async |z: &Case<V>, group: &str| {
+    let recover = async |z: &VolumeCase<V>, group: &str| {
         let table = |table: &str, is_deleted| RecoveredTable {
             name: name(table),
             settings: TableSettings::default(),

@@ -9,9 +9,9 @@ use contracts::{
     read::{ReadLimit, ReadOrder, Wanted},
 };
 
-use super::{ALL, Case, NOW, Volume, event, offsets, table};
+use super::{ALL, NOW, Volume, VolumeCase, event, offsets, table};
 
-pub(super) async fn a_read_goes_back_from_a_position<V: Volume>(z: Case<V>) {
+pub(super) async fn a_read_goes_back_from_a_position<V: Volume>(z: VolumeCase<V>) {
     z.append(0, 10).await;
     let back = |limit| Wanted { order: ReadOrder::Newest, ..Wanted::all(limit) };
     let page = z.look(0, 10, back(ALL)).await;
@@ -35,7 +35,7 @@ pub(super) async fn a_read_goes_back_from_a_position<V: Volume>(z: Case<V>) {
     }
 }
 
-pub(super) async fn a_filter_looks_into_events<V: Volume>(z: Case<V>) {
+pub(super) async fn a_filter_looks_into_events<V: Volume>(z: VolumeCase<V>) {
     let of_kind = |n: i64| {
         let kind = if n % 3 == 1 { "order.paid" } else { "order.made" };
         Event { headers: [("type".to_owned(), kind.to_owned())].into(), ..event(n, None) }
@@ -72,10 +72,10 @@ pub(super) async fn a_filter_looks_into_events<V: Volume>(z: Case<V>) {
     assert_eq!((offsets(&page), page.page.next), (vec![4], 3));
 }
 
-pub(super) async fn a_key_has_a_home_until_keys_are_elsewhere<V: Volume>(mut z: Case<V>) {
+pub(super) async fn a_key_has_a_home_until_keys_are_elsewhere<V: Volume>(mut z: VolumeCase<V>) {
     let key = EventKey::stored("customer-7");
-    let home = |z: &Case<V>| z.hot().table(&table()).unwrap().home_of(key.as_str());
-    let append = async |z: &Case<V>, partition: PartitionNumber, key: Option<&EventKey>| {
+    let home = |z: &VolumeCase<V>| z.hot().table(&table()).unwrap().home_of(key.as_str());
+    let append = async |z: &VolumeCase<V>, partition: PartitionNumber, key: Option<&EventKey>| {
         let events = vec![(partition, Event { key: key.cloned(), ..event(0, None) })];
         z.append_events(events).await.unwrap();
     };

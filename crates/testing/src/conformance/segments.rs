@@ -9,7 +9,7 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-use super::{Case, FORMAT, Volume, table};
+use super::{FORMAT, Volume, VolumeCase, table};
 
 /// Counts what it is given.
 pub(super) struct Collected {
@@ -40,7 +40,7 @@ impl SegmentBuilder for Collected {
     }
 }
 
-pub(super) async fn a_segment_is_filled_within_its_bounds<V: Volume>(z: Case<V>) {
+pub(super) async fn a_segment_is_filled_within_its_bounds<V: Volume>(z: VolumeCase<V>) {
     z.append(0, 10).await;
     let fill = async |start, end, raw_bytes| {
         let segment = Box::new(Collected {
@@ -74,7 +74,7 @@ pub(super) async fn a_segment_is_filled_within_its_bounds<V: Volume>(z: Case<V>)
     assert!(matches!(fill(4, 6, 1).await, Err(StorageError::UnknownTable(_))));
 }
 
-pub(super) async fn bounds_that_were_fixed_stay<V: Volume>(mut z: Case<V>) {
+pub(super) async fn bounds_that_were_fixed_stay<V: Volume>(mut z: VolumeCase<V>) {
     z.append(0, 6).await;
     let partition = Partition::new(table(), 0);
     let segment = |start, end| {

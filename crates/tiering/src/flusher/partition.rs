@@ -232,10 +232,10 @@ mod tests {
 
     /// A bucket that remembers what was put.
     #[derive(Default)]
-    struct Bucket(Mutex<Vec<(OffsetRange, u64)>>);
+    struct RememberingBucket(Mutex<Vec<(OffsetRange, u64)>>);
 
     #[async_trait]
-    impl SegmentStore for Bucket {
+    impl SegmentStore for RememberingBucket {
         fn epoch(&self) -> Result<u64, StorageError> {
             Ok(EPOCH)
         }
@@ -268,7 +268,8 @@ mod tests {
 
     #[tokio::test]
     async fn bounds_that_were_fixed_too_late_for_one_attempt_are_those_of_the_next() {
-        let (hot, bucket) = (LateHot { fixed: intent(6, 1), wished: Mutex::default() }, Bucket::default());
+        let (hot, bucket) =
+            (LateHot { fixed: intent(6, 1), wished: Mutex::default() }, RememberingBucket::default());
         let range = OffsetRange::new(0, END);
         let task = FlushTask { partition: partition(), range, intent: None, bytes: END * EVENT_BYTES };
         let written = write(&hot, &bucket, u64::MAX, task).await.unwrap();
