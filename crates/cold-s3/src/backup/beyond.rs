@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use uuid::Uuid;
 
+use super::past::load_consistent;
 use crate::{chain, fetch_whole, formats, place::ObjectPlace, state::AtOffset};
 use contracts::{
     erasure::is_same_event, error::StorageError, event::Record, name::Partition, offload::offload_cold,
@@ -25,12 +26,12 @@ impl std::fmt::Debug for Beyond<'_> {
 }
 
 impl<'a> Beyond<'a> {
-    /// Reads the chain of a place.
+    /// Reads the chain of a store, or of a backup as far as it is consistent.
     ///
     /// # Errors
-    /// Those of reading the chain.
+    /// Those of [`load_consistent`].
     pub async fn of(place: &'a dyn ObjectPlace) -> Result<Self, StorageError> {
-        Ok(Self { place, found: chain::load(place).await?, read: None })
+        Ok(Self { place, found: load_consistent(place).await?, read: None })
     }
 
     /// The store that the chain is of, if there is one.

@@ -269,6 +269,22 @@ async fn what_the_chain_has_not_is_beyond_it() {
 }
 
 #[tokio::test]
+async fn a_backup_is_compared_as_far_as_it_is_consistent() {
+    let scratch = Scratch::new();
+    let (source, backup) = (scratch.place("source"), scratch.place("backup"));
+    store(&source, Framing::Zstd).await;
+    save(&source, &backup, SAVE, &Unwatched).await.unwrap();
+    // A later run that was killed has left a gap.
+    let found = chain::load(&backup).await.unwrap();
+    let later = Manifest { number: 3, changes: Changes::default(), ..found.last.unwrap() };
+    backup.replace(&manifest::key(3), manifest::encode(&later).into()).await.unwrap();
+    assert!(chain::load(&backup).await.is_err());
+    let mut beyond = Beyond::of(&backup).await.unwrap();
+    let found = beyond.unknown(&partition(), vec![record(14), record(15)], 0).await.unwrap();
+    assert_eq!(found, [record(15)]);
+}
+
+#[tokio::test]
 async fn links_of_different_chains_are_damage() {
     let scratch = Scratch::new();
     let place = scratch.place("store");
