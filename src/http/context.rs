@@ -35,20 +35,20 @@ pub(super) struct RequestContext {
     path: Option<PathAndQuery>,
     id: HeaderValue,
     verb: Option<Verb>,
-    is_of_a_pod: bool,
+    is_passed_on: bool,
 }
 
 impl RequestContext {
     /// Keeps what is needed of a request, and gives it an id unless it has one. `verb` is its route's; `None`
-    /// if no route took it. `is_of_a_pod` if it is known that another pod has passed it on.
-    pub(super) fn new(request: &Request, verb: Option<Verb>, head: HeadSummary, is_of_a_pod: bool) -> Self {
+    /// if no route took it. `is_passed_on` if another pod has passed it on.
+    pub(super) fn new(request: &Request, verb: Option<Verb>, head: HeadSummary, is_passed_on: bool) -> Self {
         let sent = (!head.is_usual).then(|| sent_id(request.headers())).flatten();
         Self {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
             id: sent.unwrap_or_else(new_id),
             verb,
-            is_of_a_pod,
+            is_passed_on,
         }
     }
 
@@ -72,7 +72,7 @@ impl RequestContext {
             }
         }
         // To what another pod has passed on, that pod adds these headers.
-        if !self.is_of_a_pod {
+        if !self.is_passed_on {
             let headers = response.headers_mut();
             protect(headers);
             headers.insert(REQUEST_ID, self.id);

@@ -49,8 +49,7 @@ pub(super) async fn surround(
     let span = trace::span(surroundings.exports_traces, route.counts.route(), &request, head);
     let sender = who_asks(&request, surroundings, &mut connection);
     let is_passed_on = matches!(sender, Ok(AskedBy::Pod(_)));
-    let is_of_a_pod = matches!(sender, Ok(AskedBy::Pod(Some(_))));
-    let context = RequestContext::new(&request, route.verb, head, is_of_a_pod);
+    let context = RequestContext::new(&request, route.verb, head, is_passed_on);
     let shared_with = surroundings.http.as_ref().and_then(|http| SharedWith::of(&request, http));
     let (method, peer) = (counted(request.method()), connection.address);
     let (caller, refusal) = match check_head(&request, head, surroundings, is_passed_on).and(sender) {

@@ -1,13 +1,32 @@
 //! What goes over a trunk: frames with a number, which an answer shares with its request. Pure.
 //!
 //! A frame is its length (four bytes, of all that follows), its number (eight), its kind (one), and what the
-//! kind says. Numbers are big-endian; a text has its length (four bytes) before it.
+//! kind says. Numbers are big-endian; a text has its length (four bytes) before it. The name of a header is its
+//! place among those that are known (one byte, from 1), or 0 and a text.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Bytes of a length.
 const LENGTH_BYTES: usize = 4;
+
+/// The names that requests and answers usually have. Their order is part of what goes over a trunk.
+static KNOWN_NAMES: [HeaderName; 12] = [
+    header::CONTENT_TYPE,
+    HeaderName::from_static("zombi-offset"),
+    HeaderName::from_static("zombi-partition"),
+    HeaderName::from_static("zombi-owner"),
+    HeaderName::from_static("zombi-hop"),
+    header::HOST,
+    header::CONTENT_LENGTH,
+    HeaderName::from_static("zombi-request-id"),
+    HeaderName::from_static("zombi-principal"),
+    HeaderName::from_static("zombi-records"),
+    header::ACCEPT,
+    header::USER_AGENT,
+];
 
 const REQUEST: u8 = 1;
 const ANSWER: u8 = 2;
@@ -119,7 +138,13 @@ fn text(to: &mut BytesMut, text: &[u8]) {
 fn headers(to: &mut BytesMut, headers: &HeaderMap) {
     to.put_u32(u32::try_from(headers.len()).unwrap_or(u32::MAX));
     for (name, value) in headers {
-        text(to, name.as_str().as_bytes());
+        match (1..).zip(&KNOWN_NAMES).find(|(_, known)| *known == name) {
+            Some((place, _)) => to.put_u8(place),
+            None => {
+                to.put_u8(0);
+                text(to, name.as_str().as_bytes());
+            }
+        }
         text(to, value.as_bytes());
     }
 }
@@ -129,12 +154,20 @@ fn take_text(from: &mut Bytes) -> Result<Bytes, NoFrame> {
     if length > from.len() { Err(CUT) } else { Ok(from.split_to(length)) }
 }
 
+fn take_name(from: &mut Bytes) -> Result<HeaderName, NoFrame> {
+    let no_name = NoFrame("the name of a header");
+    match from.try_get_u8().map_err(|_| CUT)? {
+        0 => HeaderName::from_bytes(&take_text(from)?).map_err(|_| no_name),
+        place => KNOWN_NAMES.get(usize::from(place) - 1).cloned().ok_or(no_name),
+    }
+}
+
 fn take_headers(from: &mut Bytes) -> Result<HeaderMap, NoFrame> {
     let count = from.try_get_u32().map_err(|_| CUT)?;
     // With room for the usual number at once; how many there are is the sender's word.
     let mut headers = HeaderMap::with_capacity(count.min(16) as usize);
     for _ in 0..count {
-        let name = HeaderName::from_bytes(&take_text(from)?).map_err(|_| NoFrame("the name of a header"))?;
+        let name = take_name(from)?;
         let value = HeaderValue::from_maybe_shared(take_text(from)?).map_err(|_| NoFrame("a header"))?;
         headers.try_append(name, value).map_err(|_| NoFrame("it has too many headers"))?;
     }
@@ -153,7 +186,7 @@ mod tests {
     fn request(path: &str, value: &[u8], body: &[u8]) -> Request<Bytes> {
         let mut request =
             Request::post(path).version(Version::HTTP_2).body(Bytes::copy_from_slice(body)).unwrap();
-        for name in ["content-type", "zombi-hop", "zombi-hop"] {
+        for name in ["content-type", "zombi-hop", "zombi-hop", "x-other"] {
             request.headers_mut().append(name, HeaderValue::from_bytes(value).unwrap());
         }
         request

@@ -19,7 +19,7 @@ use super::{
         flushes, is_for_a_stranger, is_long_poll, is_moved, is_read, is_small_write, owner_if_moved, path_of,
         without_wait,
     },
-    hop::{self, HOP, NOT_PASSED_ON, PRINCIPAL},
+    hop::{self, HOP, PRINCIPAL},
     passed::{BodyForPod, BodyToPass, ClientsBody},
     reach::Reach,
     relayed::{RelayedFor, relayed},
@@ -86,7 +86,7 @@ impl PassedHead {
     /// Of a request, whose path has `depth` parts.
     pub(super) fn of(parts: &Parts, depth: usize) -> Self {
         let mut headers = parts.headers.clone();
-        hop::remove(&mut headers, |name| NOT_PASSED_ON.contains(name));
+        hop::remove(&mut headers, hop::stays);
         if let Some(authority) = parts.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {

@@ -26,7 +26,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::Request,
-    http::{Extensions, Uri},
+    http::{Extensions, HeaderValue, Uri},
     response::{IntoResponse, Response},
 };
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,8 @@ pub(crate) struct Shards {
     client: Arc<PodClient>,
     /// The shards of this pod, in order.
     own: Vec<u32>,
+    /// The name of this pod, as answers have it.
+    name: HeaderValue,
     parts: ShardParts,
 }
 
@@ -103,8 +105,8 @@ struct ShardedRoute {
 impl Shards {
     /// Of the cluster, with what reaches the other pods.
     pub(crate) fn new(cluster: Arc<Cluster>, client: Arc<PodClient>, parts: ShardParts) -> Self {
-        let own = cluster.own_shards();
-        Self { cluster, client, own, parts }
+        let (own, name) = (cluster.own_shards(), hop::name_header(cluster.own));
+        Self { cluster, client, own, name, parts }
     }
 
     /// The handler of a route over each of this pod's stores, as one that chooses.
@@ -249,7 +251,7 @@ impl ShardedRoute {
 
     /// The handler over one of this pod's shards.
     async fn here_at(&self, place: usize, request: Request) -> Response {
-        hop::name_owner(self.here.answer(place, request).await, self.shards.cluster.own)
+        hop::name_owner(self.here.answer(place, request).await, self.shards.name.clone())
     }
 }
 
@@ -266,7 +268,7 @@ fn moved(table: &TableName, owner: u32) -> Response {
 /// The same of anything that another pod owns.
 fn moved_from(what: &str, owner: u32) -> Response {
     let detail = format!("{what} is owned by {}", pod_name(owner));
-    hop::name_owner(Problem::new(Code::Moved, detail).not_written().into_response(), owner)
+    hop::name_owner(Problem::new(Code::Moved, detail).not_written().into_response(), hop::name_header(owner))
 }
 
 fn table_in_path(request: &Request) -> Option<TableName> {
