@@ -79,6 +79,12 @@ impl Incoming {
         Arc::clone(&self.connection)
     }
 
+    /// Bytes of the body if its head says that, and whether the client waits for a word before it sends them.
+    pub(super) fn announced(&self) -> (Option<usize>, bool) {
+        let bytes = self.declared.filter(|_| self.coding.is_none());
+        (bytes, self.body.as_ref().is_some_and(SharedBody::is_held_back))
+    }
+
     /// The body in pieces, for a stream. It may take any time, but must not be silent for
     /// `limits.body_idle_secs`.
     pub(super) fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> BodyPieces {

@@ -180,11 +180,12 @@ pub(super) fn message_type(headers: &HeaderMap, ours: &str) -> Result<(), Proble
         return Err(Problem::new(Code::BadProtobuf, OTLP));
     }
     let content_type = heads::content_type(headers).unwrap_or_default();
-    match MESSAGE_TYPES.iter().find_map(|name| media::parameter(content_type, name)) {
-        Some(other) if other != ours => {
+    let said = |name: &str| MESSAGE_TYPES.iter().any(|known| name.eq_ignore_ascii_case(known));
+    match media::parameters(content_type).find(|(name, value)| said(name) && *value != ours) {
+        Some((_, other)) => {
             Err(unsupported(format!("the body is said to be {other}: this path takes {ours}")))
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -303,6 +304,9 @@ mod tests {
             ("application/x-protobuf;messagetype=zombi.v1.Event", true),
             ("application/x-protobuf; messageType=\"zombi.v1.BulkWriteRequest\"", false),
             ("application/x-protobuf;proto=io.prometheus.write.v2.Request", false),
+            ("application/x-protobuf;messageType=zombi.v1.Event;proto=x", false),
+            ("application/x-protobuf;messageType=zombi.v1.Event;messageType=x", false),
+            ("application/x-protobuf;a=\";messageType=x\"", true),
         ] {
             let checked = message_type(&headers(&[("content-type", content_type)]), "zombi.v1.Event");
             assert_eq!(checked.is_ok(), is_ours, "{content_type}");

@@ -23,8 +23,10 @@ pub(super) struct HeadSummary {
     pub bytes: usize,
     /// How many of them are `Host`.
     pub hosts: usize,
-    /// Whether the body is sent in chunks or whole, and not coded for its transfer besides: nothing here
-    /// would undo such a coding.
+    /// How many of them are `Content-Type`.
+    pub content_types: usize,
+    /// Whether the body is sent in chunks, once, or whole, and not coded for its transfer besides: nothing
+    /// here would undo such a coding.
     pub is_plain_transfer: bool,
     /// Whether all of them are among [`USUAL`]. Not so unless somebody has looked.
     pub is_usual: bool,
@@ -33,25 +35,37 @@ pub(super) struct HeadSummary {
 impl HeadSummary {
     /// Of a request's headers.
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let mut summary = Self { bytes: 0, hosts: 0, is_plain_transfer: true, is_usual: true };
+        let mut summary =
+            Self { bytes: 0, hosts: 0, content_types: 0, is_plain_transfer: true, is_usual: true };
+        let mut chunked = 0;
         for (name, value) in headers {
             summary.bytes += name.as_str().len() + value.len() + ": \r\n".len();
             if name == header::HOST {
                 summary.hosts += 1;
+            } else if name == header::CONTENT_TYPE {
+                summary.content_types += 1;
             } else if !USUAL.contains(name) {
                 summary.is_usual = false;
-                summary.is_plain_transfer &= name != header::TRANSFER_ENCODING || is_plain_transfer(value);
+                if name == header::TRANSFER_ENCODING {
+                    let times = times_chunked(value);
+                    chunked += times.unwrap_or(0);
+                    summary.is_plain_transfer &= times.is_some() && chunked <= 1;
+                }
             }
         }
         summary
     }
 }
 
-fn is_plain_transfer(value: &HeaderValue) -> bool {
-    let is_plain = |name: &str| {
-        name.is_empty() || ["chunked", "identity"].iter().any(|one| name.eq_ignore_ascii_case(one))
+/// How many times a body is sent in chunks, by a `Transfer-Encoding`; `None` if it is coded besides.
+fn times_chunked(value: &HeaderValue) -> Option<usize> {
+    let times = |name: &str| match name {
+        "" => Some(0),
+        name if name.eq_ignore_ascii_case("identity") => Some(0),
+        name if name.eq_ignore_ascii_case("chunked") => Some(1),
+        _ => None,
     };
-    value.to_str().is_ok_and(|text| text.split(',').map(str::trim).all(is_plain))
+    value.to_str().ok()?.split(',').map(|name| times(name.trim())).sum()
 }
 
 /// A header as text, if it is there and is text.
@@ -116,6 +130,8 @@ mod tests {
             (&["gzip, chunked"], false),
             (&["chunked", "gzip"], false),
             (&["gzip", "chunked"], false),
+            (&["chunked, chunked"], false),
+            (&["chunked", "chunked"], false),
         ] {
             let lines: Vec<_> = values.iter().map(|value| (header::TRANSFER_ENCODING, *value)).collect();
             assert_eq!(HeadSummary::of(&headers(&lines)).is_plain_transfer, is_plain, "{values:?}");

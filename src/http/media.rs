@@ -69,12 +69,25 @@ pub(super) fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// A parameter of a media type, without the quotes that it may stand in.
-pub(super) fn parameter<'a>(content_type: &'a str, name: &str) -> Option<&'a str> {
-    let mut parameters = content_type.split(';').skip(1).filter_map(|one| one.split_once('='));
-    let (_, value) = parameters.find(|(found, _)| found.trim().eq_ignore_ascii_case(name))?;
-    let value = value.trim();
-    Some(value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value))
+/// The parameters of a media type: their names, and their values without the quotes that these may stand in.
+/// What a backslash in quotes stands for is not undone.
+pub(super) fn parameters(content_type: &str) -> impl Iterator<Item = (&str, &str)> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let is_end = move |letter: char| {
+        match letter {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            ';' => return !is_quoted,
+            _ => {}
+        }
+        false
+    };
+    content_type.split(is_end).skip(1).filter_map(|one| one.split_once('=')).map(|(name, value)| {
+        let value = value.trim();
+        let quoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        (name.trim(), quoted.unwrap_or(value))
+    })
 }
 
 #[cfg(test)]
@@ -105,9 +118,9 @@ mod tests {
     #[test]
     fn a_parameter_may_be_quoted() {
         let content_type = r#"application/x-protobuf; charset=x; MessageType="zombi.v1.Event" ;q=1"#;
-        assert_eq!(parameter(content_type, "messageType"), Some("zombi.v1.Event"));
-        assert_eq!(parameter("application/x-protobuf;messagetype=a.B", "messageType"), Some("a.B"));
-        assert_eq!(parameter("application/x-protobuf", "messageType"), None);
-        assert_eq!(parameter("messageType=x", "messageType"), None);
+        let of = |content_type| parameters(content_type).collect::<Vec<_>>();
+        assert_eq!(of(content_type), [("charset", "x"), ("MessageType", "zombi.v1.Event"), ("q", "1")]);
+        assert_eq!(of(r#"a/b;x=";y=1\";";z=2"#), [("x", r#";y=1\";"#), ("z", "2")]);
+        assert!(of("application/x-protobuf").is_empty() && of("messageType=x").is_empty());
     }
 }

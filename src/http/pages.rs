@@ -33,6 +33,8 @@ const ANSWER_BYTES: usize = 16 << 20;
 const FORM_BYTES: usize = 16 << 10;
 /// What of a request goes with everything that its page asks. Its id, so that logs have one for both.
 const PASSED_ON: [HeaderName; 4] = [header::AUTHORIZATION, header::COOKIE, header::HOST, REQUEST_ID];
+/// What others call a token in a query. Here it lets nobody in, and pages must not repeat it.
+const TOKENS: [&str; 2] = ["access_token", "token"];
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -57,7 +59,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Ok(RequestSender { connection, .. }) = RequestSender::from_request_parts(parts, state).await;
-        let query = queries::fields_of(&parts.uri)?;
+        let query: Vec<(String, String)> = queries::fields_of(&parts.uri)?;
+        if query.iter().any(|(name, _)| TOKENS.contains(&name.as_str())) {
+            let detail = "a token in an address is in every log on the way: sign in with it";
+            return Err(Problem::new(Code::BadQuery, detail));
+        }
         let count = parts.extensions.get::<RequestScope>().map_or(0, |scope| scope.parameters.count());
         let parameter = |place| RequestScope::parameter(parts, place).map(|text| text.into_owned());
         let parameters: Result<Vec<String>, Problem> = (0..count).map(parameter).collect();

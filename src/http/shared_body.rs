@@ -30,6 +30,11 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// A client that sends nothing for this long is not expected to send the rest.
 const DISCARD_IDLE: Duration = Duration::from_secs(2);
 
+/// A client gave its request up, and said so as if nothing were wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("the client reset the request before its body was whole")]
+struct BodyReset;
+
 /// A request's body as it comes.
 pub enum SentBody {
     /// From a client. A box around it would be one allocation more for each request.
@@ -74,6 +79,11 @@ impl HttpBody for SentBody {
                     && body.is_end_stream()
                 {
                     taking.was_last();
+                }
+                // hyper takes a reset of HTTP/2 without an error for the end of the body. It ends where the client
+                // says so (END_STREAM): what came before a reset may be a part.
+                if !*is_http1 && matches!(polled, Poll::Ready(None)) && !body.is_end_stream() {
+                    return Poll::Ready(Some(Err(axum::Error::new(BodyReset))));
                 }
                 polled
             }

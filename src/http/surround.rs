@@ -52,7 +52,7 @@ pub(super) async fn surround(
     let context = RequestContext::new(&request, route.verb, head, is_passed_on);
     let shared_with = surroundings.http.as_ref().and_then(|http| SharedWith::of(&request, http));
     let (method, peer) = (counted(request.method()), connection.address);
-    let (caller, refusal) = match check_head(&request, head, surroundings, is_passed_on).and(sender) {
+    let (caller, refusal) = match check_head(&request, head, route, is_passed_on).and(sender) {
         Ok(sender) => enter(request.headers(), route, &connection, sender, started).await,
         Err(problem) => (Caller::default(), Some(problem)),
     };
@@ -76,7 +76,7 @@ pub(super) async fn surround(
     if let Some(body) = body.filter(|body| is_heard_out && !body.has_ended()) {
         Box::pin(body.discard()).await;
     }
-    let audited = route.verb.filter(|verb| *verb != Verb::Open && !is_passed_on);
+    let audited = route.verb.filter(|_| !is_passed_on);
     if let (Some(gate), Some(verb)) = (&surroundings.gate, audited) {
         let (gate, request_id, caller) =
             (Cow::Borrowed(gate), Cow::Borrowed(context.id()), Cow::Borrowed(&caller));
@@ -210,9 +210,10 @@ fn handle(route: &Route, request: Request, scope: RequestScope) -> impl Future<O
 fn check_head(
     request: &Request,
     head: HeadSummary,
-    surroundings: &Surroundings,
+    route: &Route,
     is_passed_on: bool,
 ) -> Result<(), Problem> {
+    let surroundings = &*route.surroundings;
     let most = surroundings.header_bytes;
     let bytes = head.bytes + request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     if bytes > most && !is_passed_on {
@@ -224,8 +225,14 @@ fn check_head(
     if !head.is_plain_transfer {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
-            "Transfer-Encoding may be chunked alone: other codings belong in Content-Encoding",
+            "Transfer-Encoding may be chunked alone, and once: other codings belong in Content-Encoding",
         ));
+    }
+    if head.content_types > 1 {
+        return Err(Problem::new(Code::BadRequest, "there is more than one Content-Type"));
+    }
+    if route.verb == Some(Verb::Append) {
+        has_an_end(request)?;
     }
     has_one_host(request.version(), head.hosts)?;
     let http = surroundings.http.as_ref();
@@ -241,6 +248,16 @@ fn has_one_host(version: Version, hosts: usize) -> Result<(), Problem> {
         0 | 1 => Ok(()),
         _ => refused("there is more than one Host"),
     }
+}
+
+/// Refuses an event of HTTP/1.0 without a length: nothing says where its body ends (RFC 1945, 7.2.2), and it
+/// would be taken for none.
+fn has_an_end(request: &Request) -> Result<(), Problem> {
+    let has_length = request.headers().contains_key(header::CONTENT_LENGTH);
+    if request.version() > Version::HTTP_10 || request.method() != Method::POST || has_length {
+        return Ok(());
+    }
+    Err(Problem::new(Code::BadRequest, "a body in HTTP/1.0 needs a Content-Length, and there is none"))
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Problem {

@@ -116,7 +116,20 @@ fn exact(text: &str) -> Result<ExactTime, String> {
     // Nanoseconds are the first nine digits, and there may be more than anybody reads.
     let (read, more) = fraction.split_at(fraction.len().min(9));
     let nanos = nanos(&String::from_utf8_lossy(&[digits, b".", read, offset].concat()))?;
+    if digits.ends_with(b":60") && !is_leap_second(nanos) {
+        return Err(
+            "second 60 is a leap second: there is one at most at the end of a month, in UTC".to_owned()
+        );
+    }
     Ok(ExactTime { nanos, has_more: more.iter().any(|digit| *digit != b'0') })
+}
+
+/// Whether there may be a second 60 behind the one that a time is in (RFC 3339, 5.7): which of those there were
+/// is known to nobody beforehand.
+fn is_leap_second(nanos: i128) -> bool {
+    let seconds = i64::try_from(nanos.div_euclid(NANOS_PER_SEC)).ok();
+    let next = seconds.and_then(|second| EPOCH.checked_add(SignedDuration::from_secs(second + 1)).ok());
+    next.is_some_and(|next| (next.day(), next.hour(), next.minute(), next.second()) == (1, 0, 0, 0))
 }
 
 /// A time as RFC 3339 writes it; `None` if no calendar of four digits has it.
@@ -228,6 +241,9 @@ mod tests {
             assert_eq!(shown(ms).as_deref(), Some(text));
             assert_eq!(moment(text), Ok(ms), "{text}");
         }
+        for text in ["2016-12-31T23:59:60Z", "2017-01-01T00:59:60+01:00", "2015-06-30T23:59:60.5Z"] {
+            assert!(moment(text).is_ok(), "{text}");
+        }
         assert_eq!(shown(TimestampMs::MAX), None);
     }
 
@@ -263,6 +279,8 @@ mod tests {
             "2018-13-05T18:31:00Z",
             "2018-02-30T18:31:00Z",
             "2018-04-05T24:31:00Z",
+            "2016-06-15T12:30:60Z",
+            "2016-12-31T23:59:60+01:00",
             "20180405T183100Z",
             "2018-04-05T18:31:00Z[UTC]",
             "\u{661}018-04-05T18:31:00Z",

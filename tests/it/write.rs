@@ -317,6 +317,22 @@ async fn without_a_bucket_nothing_can_be_waited_for() {
 }
 
 #[tokio::test]
+async fn a_stream_that_writes_nothing_waits_for_nothing() {
+    let z = TestServer::start_tiered(&[]).await;
+    for (query, body, status) in [
+        ("", "", StatusCode::CREATED),
+        ("", "\n\n", StatusCode::CREATED),
+        ("&on_error=skip", "x\n", StatusCode::OK),
+    ] {
+        let path = format!("/tables/t?wait_for=cold{query}");
+        let (answered, summary) = z.post_bytes(&path, "application/x-ndjson", body).await;
+        assert_eq!((answered, &summary["count"]), (status, &json!(0)), "{body:?}: {summary}");
+        assert_eq!(summary["rejected_count"].as_u64().unwrap_or(0), u64::from(body == "x\n"), "{summary}");
+    }
+    assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn without_the_sync_the_answer_is_202() {
     let z = TestServer::start_with(&[("durability", "os")]).await;
     assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::ACCEPTED);

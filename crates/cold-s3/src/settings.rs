@@ -120,7 +120,7 @@ impl Section for S3Settings {
         if let Some(endpoint) = &self.endpoint
             && let Err(why) = check_endpoint(endpoint)
         {
-            broken.unless(false, format!("s3.endpoint is {endpoint:?}: {why}"));
+            broken.unless(false, format!("s3.endpoint: {why}"));
         }
         let has_its_kind = self.kms_key_id.is_none() || self.sse == Some(Encryption::Kms);
         broken.unless(has_its_kind, "s3.kms_key_id goes with s3.sse = aws:kms");
@@ -137,6 +137,15 @@ pub(crate) fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
     };
     if !["http", "https"].contains(&scheme) {
         return Err("it must begin with http:// or https://");
+    }
+    // Addresses are shown in many places.
+    if rest.contains('@') {
+        return Err(
+            "it must not hold a user: credentials have places of their own, see docs/operations/iam.md",
+        );
+    }
+    if rest.contains(['?', '#']) {
+        return Err("it must have neither a query nor a fragment");
     }
     let is_right =
         !rest.is_empty() && !rest.starts_with('/') && endpoint.bytes().all(|byte| byte.is_ascii_graphic());

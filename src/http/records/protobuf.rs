@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::{Charged, NewEvent, RecordParser, SentEvent, bad_payload, no_records, too_many_headers};
+use super::{Charged, NewEvent, RecordParser, SentEvent, bad_payload, no_records, raw, too_many_headers};
 use crate::{
     http::{
         code::Code,
@@ -80,14 +80,14 @@ impl RecordParser<'_> {
     fn protobuf(&self, event: v1::Event, place: Option<u64>) -> Result<NewEvent, Problem> {
         let payload = match event.payload_kind() {
             v1::PayloadKind::Unspecified => Ok(Payload::guess(event.payload)),
-            v1::PayloadKind::Text => Payload::new(PayloadKind::Text, event.payload),
-            v1::PayloadKind::Json => Payload::new(PayloadKind::Json, event.payload),
-            v1::PayloadKind::Bytes => Payload::new(PayloadKind::Bytes, event.payload),
+            v1::PayloadKind::Json => raw::json(&event.payload),
+            v1::PayloadKind::Text => Payload::new(PayloadKind::Text, event.payload).map_err(bad_payload),
+            v1::PayloadKind::Bytes => Payload::new(PayloadKind::Bytes, event.payload).map_err(bad_payload),
         };
         let (partition, timestamp_ms) = (event.partition.map(i128::from), event.timestamp_ms.map(i128::from));
         let idempotency_key = event.idempotency_key.or_else(|| self.key_at(place));
         self.event(SentEvent {
-            payload: payload.map_err(bad_payload)?,
+            payload: payload?,
             partition,
             timestamp_ms,
             key: event.key,

@@ -168,6 +168,15 @@ impl RecordParser<'_> {
         self.raw(payload, raw, None)
     }
 
+    /// Refuses what no event could have besides its payload, before that has come: the client may hold it back.
+    ///
+    /// # Errors
+    /// 422.
+    pub fn check_raw(&self, raw: &RawEnvelope) -> Result<(), Problem> {
+        let none = Payload::new(PayloadKind::Bytes, Bytes::new()).map_err(bad_payload)?;
+        self.raw(none, raw, None).map(drop)
+    }
+
     /// The event whose payload is a line, at `place` among several.
     ///
     /// # Errors
@@ -208,13 +217,13 @@ impl RecordParser<'_> {
     }
 
     /// Refuses a payload that no event may have, before it is looked at.
-    pub(super) fn check_size(&self, bytes: usize) -> Result<(), Problem> {
+    pub fn check_size(&self, bytes: usize) -> Result<(), Problem> {
         if bytes > self.limits.record_bytes { Err(too_large(bytes, self.limits)) } else { Ok(()) }
     }
 }
 
-/// A JSON body, byte for byte, but for a byte order mark.
-fn json(body: &Bytes) -> Result<Payload, Problem> {
+/// A JSON payload, byte for byte, but for a byte order mark.
+pub(super) fn json(body: &Bytes) -> Result<Payload, Problem> {
     let text = body.slice_ref(json_body::without_mark(body)?);
     Payload::new(PayloadKind::Json, text).map_err(bad_payload)
 }

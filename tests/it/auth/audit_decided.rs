@@ -98,3 +98,13 @@ async fn what_a_page_of_the_console_asks_has_the_id_of_the_page() {
     let said = next(&mut s).await;
     assert_eq!(["request_id", "principal"].map(|name| said.text(name)), ["page-1", "token:boss"], "{said:?}");
 }
+
+#[tokio::test]
+async fn what_a_foreign_page_asks_of_the_console_is_a_denial() {
+    let mut s = start(&[("console.writes", "true")]).await;
+    let foreign = s.request("boss", Method::POST, "/console/consumers/g/reset");
+    let foreign = foreign.header("origin", "http://evil.example").body("table=orders&offset=0");
+    assert_eq!(foreign.send().await.unwrap().status(), StatusCode::FORBIDDEN);
+    let said = next(&mut s).await;
+    assert_eq!(["verb", "decision"].map(|name| said.text(name)), ["open", "denied"], "{said:?}");
+}

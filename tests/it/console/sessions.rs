@@ -43,6 +43,18 @@ async fn whoever_is_not_known_is_asked_to_sign_in_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_token_in_an_address_is_refused_and_not_repeated() {
+    let s = secured().await;
+    for path in ["/console/tables?access_token=zmb_secret", "/console/sign-in?next=/console&token=zmb_secret"]
+    {
+        let answer = s.z.request(Method::GET, path).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{path}");
+        assert!(answer.headers().get("location").is_none(), "{path}");
+        assert!(!answer.text().await.unwrap().contains("zmb_secret"), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn behind_tls_the_cookie_goes_over_tls_only() {
     let s = secured().await;
     let browser = Browser::at(&s.z);

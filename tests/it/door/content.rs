@@ -101,6 +101,17 @@ async fn a_byte_order_mark_is_skipped() {
     let level = z.client.put(z.admin_url("/log/level")).header("content-type", JSON);
     assert_eq!(ask(level.body([MARK, b"{\"level\":\"warn\"}"].concat())).await.1["level"], "warn");
 
+    let attributes = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
+    for (number, content_type) in [Some(JSON), None].into_iter().enumerate() {
+        let id = number.to_string();
+        let headers =
+            attributes.iter().map(|(name, value)| (*name, if *name == "ce-id" { &id } else { *value }));
+        let headers: Vec<_> = headers.chain(content_type.map(|kind| ("content-type", kind))).collect();
+        let (status, answer) = ask(post(&z, "/tables/ce", &headers, [MARK, b"{\"a\":1}"].concat())).await;
+        assert_eq!(status, StatusCode::NO_CONTENT, "{answer}");
+    }
+    assert_eq!(payloads(&z, "ce").await, [json!({"a": 1}), json!({"a": 1})]);
+
     // A mark alone is no record, and one inside a text is the text's own.
     for body in [MARK.to_vec(), [MARK, b" "].concat()] {
         expect_problem(

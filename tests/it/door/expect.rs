@@ -77,6 +77,39 @@ const REFUSED: &[(&str, &str, u16, &str)] = &[
         400,
         "bad_partition",
     ),
+    ("POST /tables/t/raw?key=", "content-type: text/plain\r\ncontent-length: 13", 422, "bad_key"),
+    (
+        "POST /tables/t/raw?idempotency_key=",
+        "content-type: application/json\r\ncontent-length: 13",
+        422,
+        "idempotency_key_out_of_range",
+    ),
+    (
+        "POST /tables/t/raw",
+        "content-type: text/plain\r\nzombi-timestamp: 253402300800000\r\ncontent-length: 13",
+        422,
+        "timestamp_out_of_range",
+    ),
+    ("POST /tables/t/raw", "content-type: text/plain\r\ncontent-length: 2000000", 413, "record_too_large"),
+    (
+        "POST /tables/t",
+        "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\ncontent-length: 2000000",
+        413,
+        "record_too_large",
+    ),
+    (
+        "POST /tables/t",
+        "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\n\
+         ce-time: 0000-01-01T00:00:00Z\r\ncontent-length: 13",
+        422,
+        "timestamp_out_of_range",
+    ),
+    (
+        "POST /tables/t",
+        "content-type: application/json\r\ncontent-type: application/x-ndjson\r\ncontent-length: 13",
+        400,
+        "bad_request",
+    ),
     ("POST /nope", "content-type: application/json\r\ncontent-length: 13", 404, "unknown_route"),
     ("PUT /tables/t", "content-type: application/json\r\ncontent-length: 13", 405, "method_not_allowed"),
     (

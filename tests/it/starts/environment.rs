@@ -129,6 +129,9 @@ async fn endpoints_that_are_no_urls_are_refused_by_name() {
         says_one_of(endpoint, &ended.said, &["s3.endpoint"]);
         says_one_of(endpoint, &ended.said, &["http://", "scheme", "URL"]);
     }
+    let ended = serve(&volume).with_bucket("http://minio:secret@127.0.0.1:9000").ended().await;
+    says_one_of("a user", &ended.said, &["s3.endpoint: it must not hold a user"]);
+    assert!(!ended.said.contains("secret"), "{}", ended.said);
     // Where it comes from is named, too.
     let from_aws = serve(&volume).set("s3.bucket", BUCKET).env("AWS_ENDPOINT_URL", "minio:9000");
     let from_aws = from_aws.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);

@@ -82,7 +82,7 @@ fn endpoint(settings: &S3Settings, environment: &BTreeMap<String, String>) -> Re
     let Some((name, value)) = named(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"], environment) else {
         return Ok(None);
     };
-    check_endpoint(value).map_err(|why| format!("{name} is {value:?}: {why}"))?;
+    check_endpoint(value).map_err(|why| format!("{name}: {why}"))?;
     Ok(Some(value.to_owned()))
 }
 

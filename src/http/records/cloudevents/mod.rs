@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 pub use self::described::CloudEventToWrite;
-use super::{Headers, NewEvent, RecordParser, SentEvent, bad_payload, too_large, too_many_headers};
+use super::{Headers, NewEvent, RecordParser, SentEvent, bad_payload, raw, too_large, too_many_headers};
 use crate::http::{
     attributes::{self, CORE, DataKind, PARTITION_KEY, REQUIRED, VERSION, is_media_type},
     code::Code,
@@ -223,10 +223,7 @@ fn payload(content_type: Option<&str>, data: EventData<'_>) -> Result<Payload, P
         },
         EventData::Bytes(bytes) => match kind {
             Some(kind) => of_kind(kind, bytes),
-            None => {
-                let json = Payload::new(PayloadKind::Json, bytes.clone());
-                json.or_else(|_| of_kind(DataKind::Bytes, bytes))
-            }
+            None => raw::json(&bytes).or_else(|_| of_kind(DataKind::Bytes, bytes)),
         },
     }
 }
@@ -235,7 +232,7 @@ fn payload(content_type: Option<&str>, data: EventData<'_>) -> Result<Payload, P
 fn of_kind(kind: DataKind, bytes: Bytes) -> Result<Payload, Problem> {
     match kind {
         // Some senders name JSON even if there is no data, and no JSON is empty.
-        DataKind::Json if !bytes.is_empty() => Payload::new(PayloadKind::Json, bytes).map_err(bad_payload),
+        DataKind::Json if !bytes.is_empty() => raw::json(&bytes),
         DataKind::Text => Ok(Payload::guess(bytes)),
         DataKind::Json | DataKind::Bytes => Payload::new(PayloadKind::Bytes, bytes).map_err(bad_payload),
     }

@@ -1,6 +1,7 @@
 //! CloudEvents on `POST /tables/{table}`, and the handshake that webhooks begin with.
 
 use axum::{
+    body::Bytes,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -40,6 +41,14 @@ pub(super) async fn write(
         // It is the only event, so it is the one that is wrong.
         let head = CloudEventHead::of_headers(&incoming.headers, &state.limits);
         let head = head.map_err(|problem| problem.at_index(0))?;
+        if let (bytes, true) = incoming.announced() {
+            // What the head decides is said before the client sends the body.
+            let parser = envelope.parser(state);
+            let checked = parser.check_size(bytes.unwrap_or(0));
+            let checked =
+                checked.and_then(|()| parser.binary_cloud_event(head.clone(), Bytes::new()).map(drop));
+            checked.map_err(|problem| problem.at_index(0))?;
+        }
         let (body, share) = incoming.receive(&state.limits, &state.inflight).await?;
         let event = envelope.parser(state).binary_cloud_event(head, body);
         let event = event.map_err(|problem| problem.at_index(0))?;

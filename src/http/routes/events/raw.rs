@@ -117,6 +117,12 @@ pub(crate) async fn write_raw(
     envelope.idempotency_key =
         either(Code::BadQuery, "idempotency_key", params.idempotency_key, envelope.idempotency_key)?;
     let on_error = params.on_error.as_ref();
+    if let (bytes, true) = incoming.announced() {
+        let parser = envelope.parser(&state);
+        parser.check_raw(&raw).map_err(|problem| problem.at_index(0))?;
+        let is_one = kind != MediaKind::Lines && params.split.is_none();
+        parser.check_size(bytes.filter(|_| is_one).unwrap_or(0)).map_err(|problem| problem.at_index(0))?;
+    }
     if kind == MediaKind::Lines && params.split.is_none() {
         let source = StreamSource::payloads(envelope, raw, on_error, &caller)?;
         // Boxed: the others must not have room for it.

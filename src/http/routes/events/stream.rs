@@ -129,6 +129,8 @@ pub(super) async fn write(
     let (rejected, erased) = (std::mem::take(&mut lines.rejected), lines.erased);
     drop((pieces, lines)); // a request that waits for S3 holds no memory
     let ended = match ended {
+        // Nothing was written, and there may be no table.
+        Ok(()) if progress.count == 0 => Ok(()),
         Ok(()) => wait_until_cold(state, table, options, &connection)
             .await
             .map_err(|problem| (progress.committed, problem)),
