@@ -30,6 +30,7 @@ impl<'a> CursorFile<'a> {
         let wrong =
             |why: &dyn std::fmt::Display| Unanswered::Usage(format!("{}: {why}", self.path.display()));
         match fs::metadata(self.path) {
+            Ok(metadata) if !metadata.is_file() => return Err(wrong(&"it is no file")),
             Ok(metadata) if metadata.len() > MAX_CURSOR_BYTES => return Err(wrong(&"it holds no cursor")),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -43,25 +44,26 @@ impl<'a> CursorFile<'a> {
         Ok((!cursor.is_empty()).then(|| cursor.to_owned()))
     }
 
-    /// Keeps a cursor: the file has the old one or the new one, whatever happens.
+    /// Keeps a cursor: the file, which a link may lead to, has the old one or the new one, whatever happens.
     ///
     /// # Errors
     /// What the system says.
     pub(super) fn save(&self, cursor: &str) -> Result<(), Unanswered> {
-        let new = self.beside();
+        let path = fs::canonicalize(self.path).unwrap_or_else(|_| self.path.to_owned());
+        let new = beside(&path);
         let written = fs::File::create(&new).and_then(|mut file| {
             writeln!(file, "{cursor}")?;
             file.sync_all()?;
-            fs::rename(&new, self.path)
+            fs::rename(&new, &path)
         });
         written.map_err(|error| Unanswered::Failed(format!("{}: {error}", self.path.display())))
     }
+}
 
-    fn beside(&self) -> PathBuf {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        self.path.with_file_name(name)
-    }
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
 }
 
 #[cfg(test)]
@@ -85,5 +87,17 @@ mod tests {
         }
         fs::write(&path, "\n").unwrap();
         assert_eq!(file.load().unwrap(), None);
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_what_is_no_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (directory.path().join("cursor"), directory.path().join("link"));
+        fs::write(&path, "abc").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        CursorFile::new(&link).save("def").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(CursorFile::new(&path).load().unwrap().as_deref(), Some("def"));
+        assert!(CursorFile::new(Path::new("/dev/null")).load().is_err());
     }
 }

@@ -93,7 +93,9 @@ fn parse_retention(text: &str) -> Result<NewValue, String> {
     if text == "default" {
         return Ok(NewValue::Default);
     }
-    times::parse_length(text).map(|length| NewValue::Number(length.as_secs()))
+    // Events are kept at least so long, and 0 would be none at all.
+    let whole = |length: Duration| length.as_secs() + u64::from(length.subsec_nanos() > 0);
+    times::parse_length(text).map(|length| NewValue::Number(whole(length)))
 }
 
 fn parse_bytes(text: &str) -> Result<NewValue, String> {
@@ -327,6 +329,8 @@ mod tests {
         };
         assert_eq!(values(None, None, None), json!({}));
         let week = parse_retention("7d").unwrap();
+        assert_eq!(parse_retention("500ms"), Ok(NewValue::Number(1)));
+        assert_eq!(parse_retention("0"), Ok(NewValue::Number(0)));
         let expected = json!({"partitions": 4, "retention_secs": 604_800, "retention_bytes": null});
         assert_eq!(values(Some(4), Some(week), Some(NewValue::Default)), expected);
         assert_eq!(parse_bytes("10"), Ok(NewValue::Number(10)));

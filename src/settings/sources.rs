@@ -1,7 +1,7 @@
 //! Where settings come from: defaults < YAML file < environment < flags. An error about an unknown key or a
 //! bad value names it and its source. Only this file reads the environment; YAML is read here and in `yaml`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 use figment::{
     Figment, Metadata, Profile, Provider,
@@ -140,6 +140,9 @@ fn of_environment(
                 service_link_hint(&name, &value)
             )));
         };
+        if value.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(BadSettings(format!("environment variable {name} is not UTF-8")));
+        }
         if value.starts_with("tcp://") {
             return Err(BadSettings(format!(
                 "environment variable {name}={value} is not a setting's value{}",
@@ -163,11 +166,18 @@ fn of_flags(
     flags.into_iter().map(of_flag).collect()
 }
 
-/// The environment variables whose names and values are text.
+/// The environment variables whose names and values are text. Those of ours that are not are there all the
+/// same, with [`REPLACEMENT_CHARACTER`](char::REPLACEMENT_CHARACTER) where they are none, and are refused.
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+    let text = |(name, value): (OsString, OsString)| match (name.into_string(), value.into_string()) {
+        (Ok(name), Ok(value)) => Some((name, value)),
+        (name, value) => {
+            let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+            let value = value.unwrap_or_else(|value| value.to_string_lossy().into_owned());
+            name.starts_with(ENV_PREFIX).then_some((name, value))
+        }
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// Whether the standard `OTEL_*` names ask for traces: a collector is named, and nothing says no.

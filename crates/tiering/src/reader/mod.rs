@@ -173,14 +173,14 @@ impl TieredReader {
     }
 
     /// The query with each position moved into what can be read: up to the earliest offset if it has expired,
-    /// back to the end if it is beyond it.
+    /// back to the end if it is beyond it. A partition that is not there ends where it begins.
     pub fn moved_on(&self, query: &ReadQuery) -> ReadQuery {
         let mut moved = query.clone();
         let Some(table) = self.catalog.table(&query.table) else { return moved };
-        for status in &table.partitions {
-            if let Some(from) = moved.from.get_mut(&status.number) {
-                *from = (*from).clamp(status.watermarks.earliest, status.watermarks.next);
-            }
+        let known: BTreeMap<_, _> =
+            table.partitions.iter().map(|status| (status.number, &status.watermarks)).collect();
+        for (number, from) in &mut moved.from {
+            *from = known.get(number).map_or(0, |marks| (*from).clamp(marks.earliest, marks.next));
         }
         moved
     }

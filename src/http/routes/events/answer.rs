@@ -71,7 +71,16 @@ pub(crate) struct StreamWritten {
     #[schema(required = false)]
     pub erased: Option<u64>,
     /// Where they are, by partition.
+    #[schema(value_type = BTreeMap<String, Span>)]
     pub partitions: BTreeMap<u32, Span>,
+    /// Lines that were left out, with `on_error=skip`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub rejected_count: Option<u64>,
+    /// The first 100 of them, with `on_error=skip`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub rejected: Option<Vec<RejectedLine>>,
 }
 
 /// The offsets of a stream's events in one partition.
@@ -83,18 +92,6 @@ pub(crate) struct Span {
     pub last: u64,
 }
 
-/// What became of a stream whose bad lines were left out.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct StreamSkipped {
-    /// What became of the other lines.
-    #[serde(flatten)]
-    pub written: StreamWritten,
-    /// Lines that were left out.
-    pub rejected_count: u64,
-    /// The first 100 of them.
-    pub rejected: Vec<RejectedLine>,
-}
-
 /// What a write of a body of any kind answers.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
@@ -104,8 +101,6 @@ pub(crate) enum WriteAnswer {
     One(Written),
     /// Several, all or nothing.
     Several(BulkWritten),
-    /// A stream of lines with `on_error=skip`.
-    Skipped(StreamSkipped),
     /// A stream of lines.
     Stream(StreamWritten),
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    answer::{AnswerForm, Span, StreamSkipped, StreamWritten, WriteAnswer},
+    answer::{AnswerForm, Span, StreamWritten, WriteAnswer},
     append::{Envelope, WriteOptions, wait_until_cold, written},
     batch::{BatchOutcome, LineBatch, OnError, StreamLine, append_batch},
     lines::LineSplitter,
@@ -145,15 +145,14 @@ pub(super) async fn write(
     }
     let StreamProgress { count, duplicates, partitions, .. } = progress;
     let erased = (erased > 0).then_some(erased);
-    let answer = StreamWritten { count, duplicates, erased, partitions };
+    let skips = on_error == OnError::Skip;
+    let rejected_count = skips.then(|| rejected.count());
+    let rejected = skips.then(|| rejected.into_first());
+    let answer = StreamWritten { count, duplicates, erased, partitions, rejected_count, rejected };
     Ok(match on_error {
         OnError::Stop => form.stream(answer, written(state, options)),
         // Which lines were left out is what the client has asked for: that takes a body.
-        OnError::Skip => {
-            let (rejected_count, rejected) = (rejected.count(), rejected.into_first());
-            let answer = StreamSkipped { written: answer, rejected_count, rejected };
-            (StatusCode::OK, Json(WriteAnswer::Skipped(answer))).into_response()
-        }
+        OnError::Skip => (StatusCode::OK, Json(WriteAnswer::Stream(answer))).into_response(),
     })
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    answer::{AnswerForm, WriteAnswer, Written},
+    answer::{AnswerForm, WriteAnswer},
     append::{Envelope, WriteCall, WriteOptions, check_table},
     cloudevents,
     stream::{self, StreamSource},
@@ -73,7 +73,7 @@ pub(crate) struct WriteParams {
     responses(
         (status = 201, description = "On disk", body = WriteAnswer),
         (status = 200, description = "Known already: nothing is written", body = WriteAnswer),
-        (status = 202, description = "With `durability = os`: the operating system has it", body = Written),
+        (status = 202, description = "With `durability = os`: the operating system has it", body = WriteAnswer),
         (status = 204, description = "CloudEvents that are on disk or known already"),
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )

@@ -150,10 +150,18 @@ async fn begin(
 ) -> Result<Response, Problem> {
     asked.begin(query, state, connection).await?;
     match asked.shape {
-        Shape::Ndjson => rest::answer(state, query, asked.limit, connection, caller).await,
+        Shape::Ndjson => {
+            if !asked.wait.is_zero() {
+                PageRequest { state, query, records: 1, wait: asked.wait, connection, caller }
+                    .first()
+                    .await?;
+            }
+            rest::answer(state, query, asked.limit, connection, caller).await
+        }
         Shape::Events => tail::answer(state, query, asked.limit, connection, caller).await,
         Shape::Json | Shape::Protobuf | Shape::CloudEvents => {
-            let (records, wait) = (asked.page_records(DEFAULT_LIMIT), asked.wait);
+            let (records, wait) =
+                (asked.page_records(DEFAULT_LIMIT.min(state.limits.page_records)), asked.wait);
             PageRequest { state, query, records, wait, connection, caller }.answer(asked.shape).await
         }
     }

@@ -97,6 +97,17 @@ impl PageRequest<'_> {
         }
     }
 
+    /// Waits for the first event, for as long as the client does: an answer without an end that begins then has
+    /// it.
+    ///
+    /// # Errors
+    /// Those of a page.
+    pub(super) async fn first(&self) -> Result<(), Problem> {
+        let _held = self.caller.usage().map(Usage::hold_stream).transpose()?;
+        let limit = ReadLimit { records: 1, bytes: self.state.limits.page_bytes };
+        Ok(self.page(limit).await.map(drop)?)
+    }
+
     /// Reads a page. If it would be empty with nothing left to look at, waits for the first new event.
     async fn page(&self, limit: ReadLimit) -> Result<TablePage, StorageError> {
         let Self { state, connection, .. } = self;
