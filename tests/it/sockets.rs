@@ -166,7 +166,7 @@ async fn a_body_of_http_1_0_says_how_long_it_is() {
     ] {
         let head = format!("POST {path} HTTP/1.0\r\ncontent-type: text/plain\r\n{length}\r\nhello");
         let answer = exchange(&z, head.as_bytes()).await;
-        assert_eq!(statuses(&answer), [due], "{path} {length:?}: {answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.0 {due}")), "{path} {length:?}: {answer}");
     }
     assert_eq!(z.read_all("t", "").await.len(), 1);
 }

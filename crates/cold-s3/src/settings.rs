@@ -149,7 +149,11 @@ pub(crate) fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
     }
     let is_right =
         !rest.is_empty() && !rest.starts_with('/') && endpoint.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_right { Ok(()) } else { Err("it must name a server, without white space") }
+    if is_right {
+        Ok(())
+    } else {
+        Err("it must name a server behind http:// or https://, without white space")
+    }
 }
 
 /// Segments.
