@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::{
     BUSY, Effort,
-    disk::Disk,
+    disk::LoopDisk,
     kills::finish,
     load::{Load, Style},
 };
@@ -21,7 +21,7 @@ const DISK_BYTES: u64 = 1 << 30;
 pub(crate) async fn run_on(kind: &str, seed: u64, budget: Effort) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = TestServer::tiered(&BUSY).await;
-    let disk = match Disk::make(kind, z.volume.path(), DISK_BYTES).await {
+    let disk = match LoopDisk::make(kind, z.volume.path(), DISK_BYTES).await {
         Ok(disk) => disk,
         Err(why) => return Ok(format!("skipped: {why}")),
     };

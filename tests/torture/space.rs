@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::{
     BUSY, Effort, WRITE_FAILED,
-    disk::Disk,
+    disk::LoopDisk,
     kills::finish,
     load::{Load, Style},
 };
@@ -49,7 +49,7 @@ pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     let mut z = TestServer::tiered(&BUSY).await;
     // RocksDB takes room for its log ahead: little, so that a full disk is soon noticed.
     z.set("hot.write_buffer_bytes", "2097152");
-    let _disk = match Disk::make("ext4", z.volume.path(), DISK_BYTES).await {
+    let _disk = match LoopDisk::make("ext4", z.volume.path(), DISK_BYTES).await {
         Ok(disk) => disk,
         Err(why) => return Ok(format!("skipped: {why}")),
     };

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::sleep;
 
 use super::{EarlierLoads, SETTINGS, finish, skipped, until_in_step};
-use crate::{Effort, disk::Disk};
+use crate::{Effort, disk::LoopDisk};
 use testing::{
     loaded::{LoadedCluster, pods_of},
     machine::Machine,
@@ -29,8 +29,8 @@ const CUTS: [(usize, usize); 5] = [(SERVERS, PODS), (1, 0), (2, 0), (SERVERS, 0)
 
 /// The disks of everything.
 struct Disks {
-    servers: Vec<Disk>,
-    pods: Vec<Disk>,
+    servers: Vec<LoopDisk>,
+    pods: Vec<LoopDisk>,
 }
 
 /// Cuts the power again and again, and compares in the end.
@@ -42,7 +42,7 @@ pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     let mut servers = NatsTrio::new(vec![Machine::here(); SERVERS]);
     let mut disks = Disks { servers: Vec::new(), pods: Vec::new() };
     for number in 0..SERVERS {
-        match Disk::make("ext4", &servers.data_dir(number), DISK_BYTES).await {
+        match LoopDisk::make("ext4", &servers.data_dir(number), DISK_BYTES).await {
             Ok(disk) => disks.servers.push(disk),
             Err(why) => return Ok(format!("skipped: {why}")),
         }
@@ -50,7 +50,7 @@ pub(crate) async fn run(seed: u64, budget: Effort) -> Result<String, String> {
     servers.run().await;
     let pods = pods_of(&servers, &SETTINGS).await;
     for pod in &pods {
-        disks.pods.push(Disk::make("ext4", pod.volume.path(), DISK_BYTES).await?);
+        disks.pods.push(LoopDisk::make("ext4", pod.volume.path(), DISK_BYTES).await?);
     }
     let mut cluster = LoadedCluster::begin(servers, pods).await;
     let (mut cuts, mut kinds) = (0, BTreeMap::new());
@@ -91,7 +91,7 @@ async fn cut(
         cluster.servers.freeze(*server).await;
     }
     let of_servers = servers.iter().map(|server| &disks.servers[*server]);
-    let lost: Vec<&Disk> = of_servers.chain(pods.iter().map(|pod| &disks.pods[*pod])).collect();
+    let lost: Vec<&LoopDisk> = of_servers.chain(pods.iter().map(|pod| &disks.pods[*pod])).collect();
     for disk in &lost {
         disk.cut().await?;
     }
