@@ -42,7 +42,7 @@ use uuid::Uuid;
 use self::{
     chain::{Chain, Found, LastSeen},
     compact::CompactOptions,
-    formats::{LocatedSegment, SegmentObjects},
+    formats::{LocatedSegment, NamedSegment, SegmentObjects},
     manifest::Changes,
     parts::PartCache,
     place::ObjectPlace,
@@ -261,6 +261,19 @@ impl ReservationLog for S3Cold {
     async fn reserve(&self, partitions: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError> {
         self.change(|state| draft::reserve(state, partitions)).await
     }
+}
+
+/// Fetches all objects of a segment, whole, by its key alone; `None` if it is not there.
+async fn fetch_named(
+    objects: &dyn ObjectPlace,
+    named: &NamedSegment,
+) -> Result<Option<SegmentObjects>, StorageError> {
+    let Some(body) = objects.get(&named.key).await? else { return Ok(None) };
+    let beside = match names::beside(&named.key) {
+        Some(key) => objects.get(&key).await?,
+        None => None,
+    };
+    Ok(Some(SegmentObjects { body, beside }))
 }
 
 /// Fetches all objects of a segment, whole.

@@ -23,7 +23,7 @@
 //!
 //! Each step may be repeated, so an erasure that was cut off anywhere begins again with the third.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -346,7 +346,22 @@ pub trait ColdErase: Send + Sync {
     /// # Errors
     /// `Unavailable`, `Denied`, `Corrupt`; `Fenced` if another writer has taken over.
     async fn erase(&self, erasure: &Erasure) -> Result<ColdErased, StorageError>;
+
+    /// The offsets below `before` of a partition's wanted events: of those that nobody reads any more, and that
+    /// objects hold which are kept for a while.
+    ///
+    /// # Errors
+    /// `Unavailable`, or `Corrupt` if an object is damaged.
+    async fn expired(
+        &self,
+        partition: &Partition,
+        before: Offset,
+        is_wanted: RecordTest,
+    ) -> Result<Vec<Offset>, StorageError>;
 }
+
+/// Tells which records are wanted.
+pub type RecordTest = Arc<dyn Fn(&Record) -> bool + Send + Sync>;
 
 /// An erasure, and what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -382,6 +397,17 @@ pub trait Erasures: Send + Sync {
 
     /// Those that are not done.
     fn pending(&self) -> PendingErasures;
+
+    /// The same as [`ColdErase::expired`]; nothing without a bucket.
+    ///
+    /// # Errors
+    /// Those of it.
+    async fn expired(
+        &self,
+        partition: &Partition,
+        before: Offset,
+        is_wanted: RecordTest,
+    ) -> Result<Vec<Offset>, StorageError>;
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use super::{
     restore::{cut, put},
 };
 use crate::{
-    formats::{self, NamedSegment, SegmentObjects},
+    fetch_named,
+    formats::{self, NamedSegment},
     manifest::{self, RESERVED_OFFSETS},
     names::{self, SEGMENTS},
     place::{FoundObject, ObjectPlace},
@@ -199,13 +200,9 @@ async fn describe(
 
 async fn describe_one(place: &dyn ObjectPlace, named: &NamedSegment) -> Result<SegmentMeta, StorageError> {
     let gone = || StorageError::corrupt(&named.key, "it was listed, and it is gone");
-    let body = place.get(&named.key).await?.ok_or_else(gone)?;
-    let beside = match names::beside(&named.key) {
-        Some(key) => place.get(&key).await?,
-        None => None,
-    };
+    let stored = fetch_named(place, named).await?.ok_or_else(gone)?;
     let named = named.clone();
-    offload_cold(move || formats::describe(&named, &SegmentObjects { body, beside })).await
+    offload_cold(move || formats::describe(&named, &stored)).await
 }
 
 /// The partition that a cover makes, after writing the parts of segments that it has.

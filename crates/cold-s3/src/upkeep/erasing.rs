@@ -9,7 +9,10 @@
 //! Rounds of upkeep wait while one segment is written anew, and have their turns between: a merge that has
 //! read an old segment must not be published after. What they merge meanwhile is looked at, too.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use tracing::info;
@@ -17,7 +20,7 @@ use uuid::Uuid;
 
 use super::{deleting, listing::each_page};
 use crate::{
-    S3Cold, fetch_whole,
+    S3Cold, fetch_named, fetch_whole,
     formats::{self, LocatedSegment, NamedSegment, SegmentObjects},
     manifest::{Changes, SegmentEntry, SegmentRef},
     names,
@@ -26,13 +29,14 @@ use crate::{
 use contracts::{
     cold::SegmentStore,
     crash,
-    erasure::{ColdErase, ColdErased, ErasedPart, Erasure, tombstone},
+    erasure::{ColdErase, ColdErased, ErasedPart, Erasure, RecordTest, tombstone},
     error::{StorageError, Tier},
     event::Record,
     idempotency::remembered,
     name::Partition,
     offload::offload_cold,
     segment::{Segment, SegmentBuilder, SegmentId, SegmentMeta},
+    sequence::Offset,
 };
 
 /// Some objects that hold erased events are still there.
@@ -73,6 +77,51 @@ impl ColdErase for S3Cold {
         kept.insert(erasure.id, so_far);
         Err(error)
     }
+
+    async fn expired(
+        &self,
+        partition: &Partition,
+        before: Offset,
+        is_wanted: RecordTest,
+    ) -> Result<Vec<Offset>, StorageError> {
+        let mut found = BTreeSet::new();
+        for named in self.with_state(|state| beginning_below(state, partition, before))?? {
+            // One that is not there any more holds nothing.
+            let Some(stored) = fetch_named(self.objects(), &named).await? else { continue };
+            let is_wanted = Arc::clone(&is_wanted);
+            let offsets = offload_cold(move || {
+                let mut offsets = Vec::new();
+                let meta = Arc::new(formats::describe(&named, &stored)?);
+                let segment = LocatedSegment { key: named.key, partition: named.partition, meta };
+                let mut take = |record: Record| {
+                    if record.offset < before && is_wanted(&record) {
+                        offsets.push(record.offset);
+                    }
+                };
+                formats::of(&segment.meta)?.decode(&segment, &stored, &mut take)?;
+                Ok::<_, StorageError>(offsets)
+            });
+            found.extend(offsets.await?);
+        }
+        Ok(found.into_iter().collect())
+    }
+}
+
+/// The segments of a partition that begin below an offset: those that the state names, and those whose objects
+/// may still exist.
+fn beginning_below(
+    state: &ColdState,
+    partition: &Partition,
+    before: Offset,
+) -> Result<Vec<NamedSegment>, StorageError> {
+    let directory = names::directory(partition);
+    let of_partition = state.retired.range(directory.clone()..).map(|(key, _)| key.clone());
+    let retired = of_partition.take_while(|key| key.starts_with(&directory)).map(Ok);
+    let named = state.partitions.get(partition).into_iter().flat_map(|cold| &cold.segments);
+    let named = named.map(|meta| names::key(partition, meta));
+    let keys: Vec<String> = retired.chain(named).collect::<Result<_, _>>()?;
+    let begins_below = |key: String| names::parse(&key).filter(|found| found.range.start < before);
+    Ok(keys.into_iter().filter_map(begins_below).collect())
 }
 
 /// What the attempts of an erasure have done.

@@ -13,9 +13,10 @@ use uuid::Uuid;
 use super::{Eraser, EraserParts, list::ErasureList};
 use contracts::{
     crash,
-    erasure::{Erasure, ErasureProgress, ErasureStatus, Erasures, PendingErasures},
+    erasure::{Erasure, ErasureProgress, ErasureStatus, Erasures, PendingErasures, RecordTest},
     error::{Overload, StorageError},
-    name::TableName,
+    name::{Partition, TableName},
+    sequence::Offset,
 };
 
 /// How long an answer waits for S3 to list the erasure.
@@ -108,6 +109,18 @@ impl Erasures for EraserHandle {
 
     fn find(&self, table: &TableName, id: Uuid) -> Option<ErasureProgress> {
         self.list.get(id).filter(|found| found.erasure.table == *table)
+    }
+
+    async fn expired(
+        &self,
+        partition: &Partition,
+        before: Offset,
+        is_wanted: RecordTest,
+    ) -> Result<Vec<Offset>, StorageError> {
+        match &self.parts.cold {
+            Some((cold, _)) => cold.expired(partition, before, is_wanted).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     fn pending(&self) -> PendingErasures {

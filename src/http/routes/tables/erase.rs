@@ -28,10 +28,10 @@ use crate::http::{
 };
 use contracts::{
     catalog::{PartitionStatus, TableStatus},
-    erasure::{ErasedPart, Erasure, ErasureProgress},
-    event::{IdempotencyKey, Record},
+    erasure::{ErasedPart, Erasure, ErasureProgress, RecordTest},
+    event::IdempotencyKey,
     filter::{EventCondition, EventField, ReadFilter, TextPattern},
-    name::{PartitionNumber, TableName},
+    name::{Partition, PartitionNumber, TableName},
     read::{ReadLimit, ReadOrder},
     sequence::Offset,
 };
@@ -181,7 +181,7 @@ pub(crate) async fn erase(
                 order: ReadOrder::Oldest,
                 from: Positions::new(),
             };
-            find(&state, query, key.as_ref(), &by.connection).await?
+            find(&state, query, key, &by.connection).await?
         }
     };
     let mut erasure = Erasure::asked(name, parts, state.clock.now_ms());
@@ -310,20 +310,23 @@ fn given(
     Ok(vec![ErasedPart::of(partition, offsets)])
 }
 
-/// Looks for the events that are there now.
+/// Looks for the events that can be read now, and for those that have expired and are in objects still.
 async fn find(
     state: &AppState,
     query: ReadQuery,
-    key: Option<&IdempotencyKey>,
+    key: Option<IdempotencyKey>,
     connection: &Arc<Connection>,
 ) -> Result<Vec<ErasedPart>, Problem> {
     let most = state.erase.offsets;
     let mut share = state.responses.sending(connection);
+    let ReadQuery { table, partition, filter, .. } = query.clone();
     let mut merge = state.reader.rest(query, LOOK)?;
     let (mut found, mut count): (BTreeMap<PartitionNumber, Vec<Offset>>, usize) = (BTreeMap::new(), 0);
-    let is_wanted = |record: &Record| {
-        !record.event.is_erased() && key.is_none_or(|key| record.event.idempotency_key.as_ref() == Some(key))
-    };
+    let is_wanted: RecordTest = Arc::new(move |record| {
+        let event = &record.event;
+        let has_key = key.as_ref().is_none_or(|key| event.idempotency_key.as_ref() == Some(key));
+        !event.is_erased() && has_key && filter.wants(event)
+    });
     while let Some(record) = read::next_record(state, &mut merge, &mut share, connection).await? {
         if !is_wanted(&record) {
             continue;
@@ -333,6 +336,23 @@ async fn find(
         }
         count += 1;
         found.entry(record.partition).or_default().push(record.offset);
+    }
+    drop((merge, share));
+    // What has expired meanwhile was found before, or is now.
+    for status in &state.catalog.existing(&table)?.partitions {
+        let (number, before) = (status.number, status.watermarks.earliest);
+        if before == 0 || partition.is_some_and(|asked| asked != number) {
+            continue;
+        }
+        let of = Partition::new(table.clone(), number);
+        let expired = state.erasures.expired(&of, before, Arc::clone(&is_wanted)).await?;
+        count += expired.len();
+        if count > most {
+            return Err(too_many(most));
+        }
+        if !expired.is_empty() {
+            found.entry(number).or_default().extend(expired);
+        }
     }
     Ok(found.into_iter().map(|(partition, offsets)| ErasedPart::of(partition, offsets)).collect())
 }
