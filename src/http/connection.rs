@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{
@@ -74,6 +74,9 @@ struct ConnectionState {
     is_listening: AtomicBool,
     /// Whether a write waits for the client.
     is_stalled: AtomicBool,
+    /// Whether the client has said that it sends nothing more, and who waits for that.
+    is_half_closed: AtomicBool,
+    half_closing: Notify,
     /// When bytes last went either way or a request ended, in milliseconds since it was opened.
     progress_ms: AtomicU64,
 }
@@ -126,6 +129,8 @@ impl Connection {
             is_unfinished: AtomicBool::new(false),
             is_listening: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
+            is_half_closed: AtomicBool::new(false),
+            half_closing: Notify::new(),
             progress_ms: AtomicU64::new(0),
         };
         Self { address, peer: Peer::at(address), state: Arc::new(state) }
@@ -183,6 +188,27 @@ impl Connection {
     /// Sets whether a write waits for the client.
     pub fn set_stalled(&self, is_stalled: bool) {
         self.state.is_stalled.store(is_stalled, Relaxed);
+    }
+
+    /// The client has said that it sends nothing more.
+    pub fn set_half_closed(&self) {
+        if !self.state.is_half_closed.swap(true, Relaxed) {
+            self.state.half_closing.notify_waiters();
+        }
+    }
+
+    /// Returns once the client has said that it sends nothing more, which is known of one that waits for events:
+    /// it may have gone, or still want its answer.
+    pub async fn half_closed(&self) {
+        let closing = self.state.half_closing.notified(); // before the look, so that it is not missed
+        if !self.state.is_half_closed.load(Relaxed) {
+            closing.await;
+        }
+    }
+
+    /// Whether a request waits for an event or for S3.
+    pub fn is_waiting(&self) -> bool {
+        self.state.waits.load(Relaxed) > 0
     }
 
     /// Sets whether an answer is under way that ends where the connection ends (HTTP/1.0).

@@ -136,6 +136,25 @@ impl Guard {
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client sent no request in time"))
     }
 
+    /// Notices whether a client that waits for an event has gone. hyper reads nothing meanwhile, as one that has
+    /// said that it sends nothing more still gets its answer; but one that has reset its connection wants none,
+    /// and must not keep a place that others need. HTTP/2 is read all the time.
+    fn notice_the_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.is_http2 || !self.connection.is_waiting() {
+            return Ok(());
+        }
+        match self.stream.socket().poll_peek(context, &mut ReadBuf::new(&mut [0])) {
+            Poll::Ready(Ok(0)) => self.connection.set_half_closed(),
+            Poll::Ready(Err(error)) => {
+                self.is_broken = true;
+                return Err(error);
+            }
+            // It has sent the next request already, or nothing.
+            Poll::Ready(Ok(_)) | Poll::Pending => {}
+        }
+        Ok(())
+    }
+
     /// Passes on a write's progress; fails if there has been none for too long.
     fn watch<T>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(written) = progress {
@@ -223,6 +242,7 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.notice_the_end(context)?;
         let progress = Pin::new(&mut self.stream).poll_flush(context);
         self.watch_rest(context, progress)
     }

@@ -4,8 +4,11 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::{append, over, start};
-use crate::auth::secured::{comes, ends};
-use testing::server::{eventually, eventually_some};
+use crate::auth::secured::{comes, ends, token};
+use testing::{
+    raw,
+    server::{eventually, eventually_some},
+};
 
 #[tokio::test]
 async fn streams_are_counted_while_they_are_open() {
@@ -77,6 +80,42 @@ async fn a_long_poll_is_a_stream_too_while_it_waits() {
     let tail = s.tail("limited", "orders").await;
     over(poll("1h").await.unwrap(), "streams").await;
     drop(tail);
+}
+
+#[tokio::test]
+async fn whoever_waited_for_an_event_and_has_gone_holds_no_place() {
+    // So long that nothing else ends it while the test waits.
+    let s =
+        start(&json!({"streams": 1}), &[("limits.wait_secs", "3600"), ("limits.ping_secs", "3600")]).await;
+    assert_eq!(append(&s, "free", "orders").send().await.unwrap().status(), StatusCode::CREATED);
+    let poll = |wait: &str| {
+        let path = format!("/tables/orders?partition=0&offset=1&wait={wait}");
+        s.request("limited", Method::GET, &path).send()
+    };
+    let bearer = token("limited");
+    for (accept, query, is_reset) in [
+        ("application/json", "&wait=1h", true),
+        ("text/event-stream", "", true),
+        // It may still want its answer: pings find out.
+        ("text/event-stream", "", false),
+    ] {
+        let head = format!(
+            "GET /tables/orders?partition=0&offset=1{query} HTTP/1.1\r\nhost: z\r\naccept: {accept}\r\n\
+             authorization: Bearer {bearer}\r\n\r\n"
+        );
+        let mut socket = raw::send(s.z.address(), head).await;
+        eventually("it waits", async || poll("1ms").await.unwrap().status() == StatusCode::TOO_MANY_REQUESTS)
+            .await;
+        if is_reset {
+            socket.set_zero_linger().unwrap();
+        } else {
+            // With something unread its end would be a reset, too.
+            raw::read_until(&mut socket, "{}\n\n").await;
+        }
+        drop(socket);
+        eventually("its place is given back", async || poll("1ms").await.unwrap().status() == StatusCode::OK)
+            .await;
+    }
 }
 
 #[tokio::test]
