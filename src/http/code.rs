@@ -67,7 +67,7 @@ codes! {
         "A query parameter is unknown, is given twice, has the wrong form, or does not go with the others."
         "`detail` names the parameter; the parameters are in `/openapi.json`."
     BadLimit "bad_limit" BAD_REQUEST
-        "`limit` is 0, or `limit` or `last` is above `limits.page_records`."
+        "`limit` is 0, or `limit` or `last` is above `limits.page_records`, which `limit` says."
         "Ask for fewer and follow `next_cursor`."
     BadCursor "bad_cursor" BAD_REQUEST
         "No read of this table has returned this cursor: it was cut, changed, or belongs to another table."

@@ -117,7 +117,9 @@ impl LimitParam {
     pub fn up_to(&self, most: usize) -> Result<usize, Problem> {
         let Self(text) = self;
         let limit = usize::try_from(number("limit", text)?).ok().filter(|limit| (1..=most).contains(limit));
-        limit.ok_or_else(|| Problem::new(Code::BadLimit, format!("limit={text} is not from 1 to {most}")))
+        limit.ok_or_else(|| {
+            Problem::new(Code::BadLimit, format!("limit={text} is not from 1 to {most}")).with("limit", most)
+        })
     }
 }
 
@@ -139,7 +141,9 @@ impl LastParam {
     pub fn up_to(&self, most: usize) -> Result<usize, Problem> {
         let Self(text) = self;
         let last = usize::try_from(number("last", text)?).ok().filter(|last| *last <= most);
-        last.ok_or_else(|| Problem::new(Code::BadLimit, format!("last={text} is not from 0 to {most}")))
+        last.ok_or_else(|| {
+            Problem::new(Code::BadLimit, format!("last={text} is not from 0 to {most}")).with("limit", most)
+        })
     }
 }
 

@@ -102,20 +102,24 @@ impl<'a> PageReader<'a> {
         request.with("limit", self.left.map_or(self.most, |left| left.min(self.most)))
     }
 
-    /// Whether the server, whose settings nobody knows here, may take half of what was asked for.
+    /// Whether the server, whose settings nobody knows here, may take less than what was asked for: as much as
+    /// it says, or half.
     fn asks_for_less(&mut self, error: &ClientError) -> bool {
-        if error.refusal().is_none_or(|refusal| refusal.code != "bad_limit") {
+        let Some(refusal) = error.refusal().filter(|refusal| refusal.code == "bad_limit") else {
             return false;
-        }
+        };
+        let limit = refusal.number("limit");
         let last = self.first.iter_mut().find(|(name, _)| name == "last" && self.cursor.is_none());
         match last {
             Some((_, number)) => {
-                let half = number.parse::<u64>().map_or(0, |number| number / 2);
-                *number = half.to_string();
-                half > 0
+                let asked = number.parse().unwrap_or(0);
+                let less = limit.filter(|limit| *limit < asked).unwrap_or(asked / 2);
+                *number = less.to_string();
+                less > 0
             }
             None => {
-                self.most = self.left.map_or(self.most, |left| left.min(self.most)) / 2;
+                let asked = self.left.map_or(self.most, |left| left.min(self.most));
+                self.most = limit.filter(|limit| *limit < asked).unwrap_or(asked / 2);
                 self.most > 0
             }
         }

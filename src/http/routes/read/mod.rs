@@ -133,12 +133,14 @@ async fn answer(
 /// A client whose position no longer exists is told where it can continue.
 fn moved_on(state: &AppState, query: &ReadQuery, problem: Problem) -> Problem {
     match problem.code() {
-        Code::OffsetExpired | Code::OffsetBeyondEnd => {
-            let next = state.reader.moved_on(query);
-            problem.with("next_cursor", cursor::encode(&next, &next.from))
-        }
+        Code::OffsetExpired | Code::OffsetBeyondEnd => goes_on(&state.reader.moved_on(query), problem),
         _ => problem,
     }
+}
+
+/// A problem, and where the client can continue.
+fn goes_on(next: &ReadQuery, problem: Problem) -> Problem {
+    problem.with("next_cursor", cursor::encode(next, &next.from))
 }
 
 /// Begins the answer. The query is moved to where the read begins.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::next_record;
+use super::{goes_on, next_record};
 use crate::http::{
     accept::Shape,
     code::Code,
@@ -178,7 +178,15 @@ impl AskedRead {
     /// 404, 410 and 416.
     pub(super) fn query(&self, state: &AppState) -> Result<ReadQuery, Problem> {
         match (self.order, self.query.order) {
-            (ReadOrder::Newest, ReadOrder::Oldest) => Ok(state.reader.turned(&self.query)?),
+            (ReadOrder::Newest, ReadOrder::Oldest) => {
+                state.reader.turned(&self.query).map_err(|error| {
+                    // Back from the nearest place that there is.
+                    match state.reader.turned(&state.reader.moved_on(&self.query)) {
+                        Ok(next) => goes_on(&next, error.into()),
+                        Err(_) => error.into(),
+                    }
+                })
+            }
             _ => Ok(self.query.clone()),
         }
     }
