@@ -9,7 +9,7 @@ pub(super) mod text;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use clap::ValueEnum;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Number, Value, value::RawValue};
 
 use self::table::ColumnWidths;
 pub(super) use self::{
@@ -150,14 +150,37 @@ impl Output {
 
     /// A YAML document of a JSON text.
     fn document(&mut self, json: &str) -> io::Result<()> {
-        let value: Value = serde_json::from_str(json)?;
-        let document = yaml::write_yaml(&value).map_err(io::Error::other)?;
+        let document = if keeps_numbers(json) {
+            let value: Value = serde_json::from_str(json)?;
+            yaml::write_yaml(&value).map_err(io::Error::other)?
+        } else {
+            format!("{json}\n") // every JSON text is YAML
+        };
         if self.has_begun {
             writeln!(self.out, "---")?;
         }
         self.has_begun = true;
         self.out.write_all(document.as_bytes())
     }
+}
+
+/// Whether each number of a JSON text is the same once it was read: here it has 64 bits then.
+fn keeps_numbers(json: &str) -> bool {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let is_no_number = |letter: char| {
+        let was_quoted = is_quoted;
+        match letter {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        was_quoted || is_quoted || !matches!(letter, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')
+    };
+    let is_number = |text: &&str| text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    let is_kept =
+        |text: &str| serde_json::from_str::<Number>(text).is_ok_and(|read| read.to_string() == text);
+    json.split(is_no_number).filter(is_number).all(is_kept)
 }
 
 /// How many columns a terminal has; 80 if it does not say.
@@ -171,6 +194,19 @@ mod tests {
     use std::{cell::RefCell, rc::Rc};
 
     use super::*;
+
+    #[test]
+    fn a_number_that_would_be_another_one_is_noticed() {
+        for (json, keeps) in [
+            (r#"{"a":[1,-2.5,true,null],"e\"5e999":"1e999 \\"}"#, true),
+            (r#"{"a":18446744073709551615}"#, true),
+            (r#"{"a":123456789012345678901234567890}"#, false),
+            ("[1e400]", false),
+            ("[0.1000]", false),
+        ] {
+            assert_eq!(keeps_numbers(json), keeps, "{json}");
+        }
+    }
 
     /// Keeps what is printed.
     #[derive(Clone, Default)]
