@@ -54,7 +54,8 @@ impl PageRequest<'_> {
         let limit = ReadLimit { records: self.records, bytes: self.state.limits.page_bytes };
         let mut share = self.state.responses.sending(self.connection);
         loop {
-            let TablePage { records, next, has_more, lost, turn } = self.page(limit).await?;
+            let (page, waited) = self.page(limit).await?;
+            let TablePage { records, next, has_more, lost, turn } = page;
             let (count, bytes) =
                 (records.len() as u64, records.iter().map(|record| record.event.size() as u64).sum());
             let is_newest = self.query.order == ReadOrder::Newest;
@@ -90,7 +91,7 @@ impl PageRequest<'_> {
                 share.grow_to(length).await?;
                 continue;
             }
-            self.state.stats.read(count, bytes, started);
+            self.state.stats.read(count, bytes, started + waited);
             metrics::read(count);
             self.caller.counts(count);
             return Ok(encoded.answer(share));
@@ -108,10 +109,11 @@ impl PageRequest<'_> {
         Ok(self.page(limit).await.map(drop)?)
     }
 
-    /// Reads a page. If it would be empty with nothing left to look at, waits for the first new event.
-    async fn page(&self, limit: ReadLimit) -> Result<TablePage, StorageError> {
+    /// Reads a page. If it would be empty with nothing left to look at, waits for the first new event; says for
+    /// how long.
+    async fn page(&self, limit: ReadLimit) -> Result<(TablePage, Duration), StorageError> {
         let Self { state, connection, .. } = self;
-        let until = Instant::now() + self.wait;
+        let (until, mut waited) = (Instant::now() + self.wait, Duration::ZERO);
         let mut query = self.query.clone();
         let mut wakeup = state.appender.wakeups().wait_for(&query.table, query.partition);
         loop {
@@ -122,17 +124,19 @@ impl PageRequest<'_> {
             let mut page = merge.page(limit).await?;
             drop(waits_for_s3);
             if !page.records.is_empty() || page.has_more || Instant::now() >= until {
-                return Ok(page);
+                return Ok((page, waited));
             }
             // What was looked at need not be looked at again.
             query.from.clone_from(&page.next);
             page.turn = ReadTurn::default(); // gives its turn to other reads while it waits
-            let _waits = connection.wait();
-            tokio::select! {
-                () = state.stopping.cancelled() => return Ok(page),
-                woken = timeout_at(until, wakeup.appended()) => if woken.is_err() {
-                    return Ok(page);
-                },
+            let (_waits, began) = (connection.wait(), Instant::now());
+            let is_over = tokio::select! {
+                () = state.stopping.cancelled() => true,
+                woken = timeout_at(until, wakeup.appended()) => woken.is_err(),
+            };
+            waited += began.elapsed();
+            if is_over {
+                return Ok((page, waited));
             }
         }
     }
