@@ -37,14 +37,14 @@ pub(crate) enum BareFloor {
 
 /// An event as a client sends it.
 #[derive(Deserialize)]
-struct SentEvent<'a> {
+struct BareEvent<'a> {
     #[serde(borrow)]
     payload: &'a RawValue,
 }
 
 /// Parses an event and makes the answer of an append.
 fn answer(body: &[u8]) -> (StatusCode, String) {
-    match serde_json::from_slice::<SentEvent>(body) {
+    match serde_json::from_slice::<BareEvent>(body) {
         Ok(sent) => {
             let text = format!("{{\"partition\":0,\"offset\":{}}}", sent.payload.get().len());
             (StatusCode::CREATED, text)

@@ -32,10 +32,10 @@ const SHAPE: ClusterShape = ClusterShape { pods: 3, shards: 4, copies: 1 };
 const TUNING: Tuning = Tuning { flush_interval: Duration::from_secs(1), seed: Some(5), ..store::TUNING };
 
 /// The logs of shards that have none.
-struct NoLogs;
+struct NoSharedLogs;
 
 #[async_trait]
-impl ClusterLogs for NoLogs {
+impl ClusterLogs for NoSharedLogs {
     async fn close(&self, _: &ClusterRecord, _: Vec<Option<LogMark>>) -> Result<(), StorageError> {
         panic!("each shard has one copy")
     }
@@ -131,7 +131,7 @@ fn what_is_adopted_and_left_again_reads_the_same_wherever_it_was_cut_off() {
             loop {
                 longest_ms += 500;
                 let cut = Duration::from_millis(random.random_range(1..longest_ms));
-                if let Ok(left) = timeout(cut, leave(&objects, &NoLogs, clock.now_ms())).await {
+                if let Ok(left) = timeout(cut, leave(&objects, &NoSharedLogs, clock.now_ms())).await {
                     left.unwrap();
                     break;
                 }
@@ -160,7 +160,7 @@ fn what_was_not_stopped_cleanly_is_not_adopted() {
         store.crash().await;
         let error = adopt(&objects, SHAPE, clock.now_ms()).await.unwrap_err();
         assert!(error.to_string().contains("not stopped cleanly"), "{error}");
-        assert!(leave(&objects, &NoLogs, clock.now_ms()).await.is_err(), "there is no cluster");
+        assert!(leave(&objects, &NoSharedLogs, clock.now_ms()).await.is_err(), "there is no cluster");
         assert!(join(&objects, SHAPE).await.is_err(), "the store of one Zombi is there");
     });
 }

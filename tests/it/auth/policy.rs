@@ -6,11 +6,11 @@ use std::fmt::Display;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::secured::{AuthAnswer, NO_ONE, Secured, ask, binding, expect, policy, token};
+use super::secured::{NO_ONE, Secured, StatusAndBody, ask, binding, expect, policy, token};
 use testing::raw;
 
 /// Whether somebody was let through, whatever came of it then.
-fn is_let_in(what: impl Display, (status, body): &AuthAnswer) -> bool {
+fn is_let_in(what: impl Display, (status, body): &StatusAndBody) -> bool {
     match status.as_u16() {
         403 => {
             assert_eq!(body["code"], "forbidden", "{what}: {body}");
@@ -24,7 +24,7 @@ fn is_let_in(what: impl Display, (status, body): &AuthAnswer) -> bool {
 }
 
 /// Nobody was let through: the principal, the verb and the resource are named.
-fn forbids(what: impl Display, answer: &AuthAnswer, principal: &str, verb: &str, name: &str) {
+fn forbids(what: impl Display, answer: &StatusAndBody, principal: &str, verb: &str, name: &str) {
     expect(&what, answer, 403, "forbidden");
     let body = &answer.1;
     assert_eq!((&body["principal"], &body["verb"]), (&json!(principal), &json!(verb)), "{what}: {body}");
@@ -306,7 +306,7 @@ async fn a_refusal_is_the_same_whether_the_table_is_there_or_not() {
     let s = Secured::start(&policy(&bindings), &["clerk", "boss"], &[]).await;
     s.post("boss", "/tables/orders", &json!({"payload": 1})).await;
     let refusals = async || {
-        let mut all: Vec<(String, AuthAnswer)> = Vec::new();
+        let mut all: Vec<(String, StatusAndBody)> = Vec::new();
         for (method, path, body) in [
             (Method::GET, "/tables/secret", json!(null)),
             (Method::GET, "/tables/secret/partitions", json!(null)),

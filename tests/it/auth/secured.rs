@@ -24,7 +24,7 @@ pub(crate) const NO_ONE: &str = "";
 pub(crate) const FAILURES: &str = "zombi_auth_reload_failures_total";
 
 /// What came for a request: its status and its JSON.
-pub(crate) type AuthAnswer = (StatusCode, Value);
+pub(crate) type StatusAndBody = (StatusCode, Value);
 
 /// The token that a name stands for, the same each time.
 pub(crate) fn token(name: &str) -> String {
@@ -172,22 +172,22 @@ impl Secured {
     }
 
     /// GET: status and JSON.
-    pub(crate) async fn get(&self, who: &str, path: &str) -> AuthAnswer {
+    pub(crate) async fn get(&self, who: &str, path: &str) -> StatusAndBody {
         ask(self.request(who, Method::GET, path)).await
     }
 
     /// POST of JSON: status and JSON.
-    pub(crate) async fn post(&self, who: &str, path: &str, body: &Value) -> AuthAnswer {
+    pub(crate) async fn post(&self, who: &str, path: &str, body: &Value) -> StatusAndBody {
         ask(self.request(who, Method::POST, path).json(body)).await
     }
 
     /// PUT of JSON: status and JSON.
-    pub(crate) async fn put(&self, who: &str, path: &str, body: &Value) -> AuthAnswer {
+    pub(crate) async fn put(&self, who: &str, path: &str, body: &Value) -> StatusAndBody {
         ask(self.request(who, Method::PUT, path).json(body)).await
     }
 
     /// DELETE: status and JSON.
-    pub(crate) async fn delete(&self, who: &str, path: &str) -> AuthAnswer {
+    pub(crate) async fn delete(&self, who: &str, path: &str) -> StatusAndBody {
         ask(self.request(who, Method::DELETE, path)).await
     }
 
@@ -221,12 +221,12 @@ fn with_credential(request: TestRequest, who: &str) -> TestRequest {
 }
 
 /// Sends a request.
-pub(crate) async fn ask(request: TestRequest) -> AuthAnswer {
+pub(crate) async fn ask(request: TestRequest) -> StatusAndBody {
     answer(request.send().await.unwrap()).await
 }
 
 /// An answer must be this problem, for what was sent.
-pub(crate) fn expect(sent: impl Display, (status, body): &AuthAnswer, wanted: u16, code: &str) {
+pub(crate) fn expect(sent: impl Display, (status, body): &StatusAndBody, wanted: u16, code: &str) {
     assert_eq!((status.as_u16(), &body["code"]), (wanted, &json!(code)), "{sent}: {body}");
 }
 

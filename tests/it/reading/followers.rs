@@ -15,14 +15,14 @@ enum FollowerHeard {
 }
 
 /// A stream of server-sent events.
-struct Follower {
+struct OpenFollower {
     response: Response,
     text: String,
     /// The last id that came, as a browser remembers it.
     id: String,
 }
 
-impl Follower {
+impl OpenFollower {
     async fn open(z: &TestServer, query: &str, id: &str) -> Self {
         let request = z.request(Method::GET, &format!("/tables/t?{query}"));
         let request = request.header("accept", "text/event-stream");
@@ -91,7 +91,7 @@ impl Follower {
 async fn a_stream_says_once_that_it_has_caught_up_and_again_after_a_gap() {
     let z = TestServer::start().await;
     write(&z, 0..50, 2).await;
-    let mut follower = Follower::open(&z, "", "").await;
+    let mut follower = OpenFollower::open(&z, "", "").await;
     assert_eq!(follower.until_caught_up().await, (0..50).collect::<Vec<_>>());
     let caught_up = follower.id.clone();
     // Events that come one by one are no gap.
@@ -104,10 +104,10 @@ async fn a_stream_says_once_that_it_has_caught_up_and_again_after_a_gap() {
     assert_eq!(follower.until_caught_up().await, (60..3000).collect::<Vec<_>>());
 
     // Its place is behind what came before it.
-    let mut resumed = Follower::open(&z, "", &caught_up).await;
+    let mut resumed = OpenFollower::open(&z, "", &caught_up).await;
     assert_eq!(resumed.until_caught_up().await, (50..3000).collect::<Vec<_>>());
     let end = resumed.id.clone();
-    let mut at_end = Follower::open(&z, "", &end).await;
+    let mut at_end = OpenFollower::open(&z, "", &end).await;
     assert_eq!(at_end.next().await, FollowerHeard::CaughtUp);
     assert_eq!(at_end.id, end, "nothing was written since");
 }
@@ -116,7 +116,7 @@ async fn a_stream_says_once_that_it_has_caught_up_and_again_after_a_gap() {
 async fn pings_carry_the_place_of_a_follower_that_sees_nothing() {
     let z = TestServer::start_with(&[("limits.ping_secs", "1")]).await;
     write(&z, 0..100, 2).await;
-    let mut follower = Follower::open(&z, "type=missing", "").await;
+    let mut follower = OpenFollower::open(&z, "type=missing", "").await;
     assert_eq!(follower.next().await, FollowerHeard::CaughtUp);
     let first = follower.id.clone();
     assert_eq!(follower.next().await, FollowerHeard::Ping);
@@ -142,7 +142,7 @@ async fn a_filtered_follower_gets_what_it_wants_and_resumes_behind_it() {
     z.flush_and_evict().await;
     write(&z, 200..400, 3).await;
     let wanted: Vec<u64> = (0..400).filter(|number| number % 4 == 1).collect();
-    let mut follower = Follower::open(&z, "type=order.paid", "").await;
+    let mut follower = OpenFollower::open(&z, "type=order.paid", "").await;
     let mut found = Vec::new();
     for _ in 0..30 {
         found.push(follower.number().await);
@@ -150,7 +150,7 @@ async fn a_filtered_follower_gets_what_it_wants_and_resumes_behind_it() {
     let id = follower.id.clone();
     drop(follower);
     // The filter is in the id: the rest of the address may be anything.
-    let mut resumed = Follower::open(&z, "type=invoice.sent", &id).await;
+    let mut resumed = OpenFollower::open(&z, "type=invoice.sent", &id).await;
     found.extend(resumed.until_caught_up().await);
     assert_eq!(found, wanted);
     z.post("/tables/t", &event(400, 3)).await;
@@ -162,9 +162,9 @@ async fn a_filtered_follower_gets_what_it_wants_and_resumes_behind_it() {
 async fn the_last_ones_are_followed_by_new_ones() {
     let z = TestServer::start().await;
     write(&z, 0..100, 2).await;
-    let mut follower = Follower::open(&z, "last=10", "").await;
+    let mut follower = OpenFollower::open(&z, "last=10", "").await;
     assert_eq!(follower.until_caught_up().await, (90..100).collect::<Vec<_>>());
-    let mut from_now = Follower::open(&z, "last=0", "").await;
+    let mut from_now = OpenFollower::open(&z, "last=0", "").await;
     assert_eq!(from_now.next().await, FollowerHeard::CaughtUp);
     z.post("/tables/t", &event(100, 2)).await;
     assert_eq!((follower.number().await, from_now.number().await), (100, 100));
