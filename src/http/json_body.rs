@@ -138,7 +138,13 @@ pub(super) fn without_mark(text: &[u8]) -> Result<&[u8], Problem> {
 
 /// 400 for text that is not the JSON that it should be.
 pub(super) fn bad_json(error: impl ToString) -> Problem {
-    Problem::new(Code::BadJson, error)
+    let text = error.to_string();
+    // serde_json speaks of the escape that it misses behind a half.
+    if text.contains("hex escape") {
+        let detail = format!("half of a surrogate pair stands alone, or a \\u escape is cut off: {text}");
+        return Problem::new(Code::BadJson, detail);
+    }
+    Problem::new(Code::BadJson, text)
 }
 
 /// 413 for a list with more than `most` members.

@@ -147,7 +147,10 @@ pub(super) fn field(payload: &[u8], name: &str) -> Result<String, BadLine> {
     let value = members.get(name).ok_or_else(missing)?.get();
     match value.as_bytes().first() {
         Some(b'"') => serde_json::from_str(value).map_err(|_| missing()),
-        Some(b'{' | b'[') | None => Err(missing()),
+        Some(b'{' | b'[') => Err(BadLine(format!(
+            "the field {name:?} is an object or an array: an idempotency key is made from a text or a number"
+        ))),
+        None => Err(missing()),
         Some(_) => Ok(value.to_owned()),
     }
 }

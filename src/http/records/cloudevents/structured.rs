@@ -17,7 +17,7 @@ use crate::http::{
     memory::Share,
     records::{Charged, NewEvent, RecordParser, too_many_headers},
 };
-use contracts::payload::Payload;
+use contracts::payload::{BadPayload, Payload};
 
 /// Members of an object that are no headers: the data, and what a read adds.
 const OTHER_MEMBERS: usize = 4;
@@ -67,7 +67,10 @@ impl CloudEventMode {
 
 fn decoded(base64: &RawValue) -> Result<bytes::Bytes, Problem> {
     let text: String = serde_json::from_str(base64.get()).map_err(|error| bad("data_base64", error))?;
-    let payload = Payload::from_json(None, Some(&text)).map_err(|error| bad("data_base64", error))?;
+    let payload = Payload::from_json(None, Some(&text)).map_err(|error| match error {
+        BadPayload::Base64(error) => bad("data_base64", format!("it is not base64: {error}")),
+        error => bad("data_base64", error),
+    })?;
     Ok(payload.into_bytes())
 }
 
