@@ -35,7 +35,10 @@ use crate::http::{
     scope::{RequestSender, RouteRequest},
     state::AppState,
 };
-use contracts::{error::StorageError, event::Record};
+use contracts::{
+    catalog::PartitionStatus, error::StorageError, event::Record, name::Partition, read::ReadOrder,
+    sequence::OffsetRange,
+};
 use tiering::{Merge, ReadQuery, cursor};
 
 /// Records of a page that names no limit.
@@ -119,6 +122,10 @@ pub(crate) async fn read(State(state): State<AppState>, request: RouteRequest) -
     if may_be_silent { early::answer(shape, patience, Box::pin(answering)).await } else { answering.await }
 }
 
+/// How many offsets an answer passes over because they were lost with a volume, where it has no other place for
+/// that.
+const LOST: HeaderName = HeaderName::from_static("zombi-lost");
+
 /// Reads, and answers in the shape that is asked for.
 async fn answer(
     state: AppState,
@@ -158,15 +165,45 @@ async fn begin(
                     .first()
                     .await?;
             }
-            rest::answer(state, query, asked.limit, connection, caller).await
+            let answer = rest::answer(state, query, asked.limit, connection, caller).await?;
+            Ok(with_lost(answer, lost_ahead(state, query)))
         }
-        Shape::Events => tail::answer(state, query, asked.limit, connection, caller).await,
+        Shape::Events => {
+            let answer = tail::answer(state, query, asked.limit, connection, caller).await?;
+            Ok(with_lost(answer, lost_ahead(state, query)))
+        }
         Shape::Json | Shape::Protobuf | Shape::CloudEvents => {
             let (records, wait) =
                 (asked.page_records(DEFAULT_LIMIT.min(state.limits.page_records)), asked.wait);
             PageRequest { state, query, records, wait, connection, caller }.answer(asked.shape).await
         }
     }
+}
+
+/// How many offsets that were lost with a volume a read of the whole rest passes over.
+fn lost_ahead(state: &AppState, query: &ReadQuery) -> u64 {
+    let Some(table) = state.catalog.table(&query.table) else { return 0 };
+    let of_read = |status: &&PartitionStatus| query.partition.is_none_or(|asked| asked == status.number);
+    let lost = |status: &PartitionStatus| -> u64 {
+        let (earliest, next) = (status.watermarks.earliest, status.watermarks.next);
+        let from = query.from.get(&status.number).copied();
+        let (start, end) = match query.order {
+            ReadOrder::Oldest => (from.unwrap_or(earliest), next),
+            ReadOrder::Newest => (earliest, from.unwrap_or(next)),
+        };
+        let partition = Partition::new(query.table.clone(), status.number);
+        let lost = state.reader.lost(&partition, OffsetRange::new(start.min(end), end));
+        lost.iter().map(OffsetRange::len).sum()
+    };
+    table.partitions.iter().filter(of_read).map(lost).sum()
+}
+
+/// An answer that says what it passes over.
+fn with_lost(mut answer: Response, lost: u64) -> Response {
+    if lost > 0 {
+        answer.headers_mut().insert(LOST, HeaderValue::from(lost));
+    }
+    answer
 }
 
 /// The head of what a `GET` would answer.

@@ -28,8 +28,6 @@ use tiering::{ReadQuery, ReadTurn, TablePage, cursor};
 
 /// Where the next page of CloudEvents begins, as their batch has no place for it.
 const CURSOR: HeaderName = HeaderName::from_static("zombi-cursor");
-/// How many offsets a page of CloudEvents passed over because they were lost with a volume.
-const LOST: HeaderName = HeaderName::from_static("zombi-lost");
 /// Bytes of a protobuf page that are encoded and sent at once.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -178,7 +176,7 @@ fn beside_cloudevents(limit: usize, end: &PageEnd) -> impl Iterator<Item = (Head
         format!("<?cursor={cursor}&limit={limit}&format=cloudevents>; rel=\"next\"")
     });
     let lost: u64 = end.lost.iter().map(|(_, range)| range.len()).sum();
-    let lost = (lost > 0).then(|| (LOST, HeaderValue::from(lost)));
+    let lost = (lost > 0).then(|| (super::LOST, HeaderValue::from(lost)));
     let texts = [(header::LINK, link), (CURSOR, cursor.map(str::to_owned))];
     let texts = texts.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text?).ok()?)));
     texts.chain(lost)
