@@ -352,7 +352,7 @@ pub trait ColdErase: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is damaged.
-    async fn expired(
+    async fn expired_offsets(
         &self,
         partition: &Partition,
         before: Offset,
@@ -398,11 +398,11 @@ pub trait Erasures: Send + Sync {
     /// Those that are not done.
     fn pending(&self) -> PendingErasures;
 
-    /// The same as [`ColdErase::expired`]; nothing without a bucket.
+    /// The same as [`ColdErase::expired_offsets`]; nothing without a bucket.
     ///
     /// # Errors
     /// Those of it.
-    async fn expired(
+    async fn expired_offsets(
         &self,
         partition: &Partition,
         before: Offset,

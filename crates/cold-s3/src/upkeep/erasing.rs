@@ -78,7 +78,7 @@ impl ColdErase for S3Cold {
         Err(error)
     }
 
-    async fn expired(
+    async fn expired_offsets(
         &self,
         partition: &Partition,
         before: Offset,

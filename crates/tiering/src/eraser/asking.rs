@@ -111,14 +111,14 @@ impl Erasures for EraserHandle {
         self.list.get(id).filter(|found| found.erasure.table == *table)
     }
 
-    async fn expired(
+    async fn expired_offsets(
         &self,
         partition: &Partition,
         before: Offset,
         is_wanted: RecordTest,
     ) -> Result<Vec<Offset>, StorageError> {
         match &self.parts.cold {
-            Some((cold, _)) => cold.expired(partition, before, is_wanted).await,
+            Some((cold, _)) => cold.expired_offsets(partition, before, is_wanted).await,
             None => Ok(Vec::new()),
         }
     }

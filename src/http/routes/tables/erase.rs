@@ -345,7 +345,7 @@ async fn find(
             continue;
         }
         let of = Partition::new(table.clone(), number);
-        let expired = state.erasures.expired(&of, before, Arc::clone(&is_wanted)).await?;
+        let expired = state.erasures.expired_offsets(&of, before, Arc::clone(&is_wanted)).await?;
         count += expired.len();
         if count > most {
             return Err(too_many(most));
