@@ -1,5 +1,5 @@
 //! Shows an operator what a bucket holds: `zombi verify`, `zombi segment` and `zombi manifest`. Reads only,
-//! so a server may be running.
+//! so a server may be running; but for `verify --delete-unnamed`.
 
 use std::io::{self, Write};
 
@@ -14,6 +14,7 @@ use cold_s3::{
     names,
     place::ObjectPlace,
     s3::{Objects, S3Options},
+    unnamed::delete_unnamed,
     watcher::Watcher,
 };
 use contracts::{error::StorageError, shards::Shard};
@@ -87,26 +88,44 @@ async fn list_store(
     Ok(())
 }
 
+/// What an audit is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VerifyOptions {
+    /// One JSON object, and no text.
+    pub(crate) json: bool,
+    /// Whether objects that no manifest names are deleted, if nothing is wrong.
+    pub(crate) delete_unnamed: bool,
+}
+
 /// Audits a bucket or a backup, and prints the findings.
 ///
 /// # Errors
-/// [`InspectError::Findings`] if something is wrong, [`InspectError::NotFound`] if the place holds no store.
+/// [`InspectError::Findings`] if something is wrong, [`InspectError::NotFound`] if the place holds no store;
+/// those of [`delete_unnamed`].
 pub(crate) async fn verify(
     place: &dyn ObjectPlace,
-    json: bool,
+    asked: VerifyOptions,
     watcher: &dyn Watcher,
     out: &mut dyn Write,
 ) -> Result<(), InspectError> {
-    let Audit { findings, segments, events, bytes, lost_offsets, unnamed } =
+    let Audit { findings, segments, events, bytes, lost_offsets, mut unnamed } =
         Box::pin(audit::audit_all(place, watcher)).await?;
     if segments == 0 && findings.is_empty() {
         Box::pin(refuse_nothing(place)).await?;
     }
-    if json {
-        let said = json!({
+    let mut deleted = Vec::new();
+    if asked.delete_unnamed && findings.is_empty() {
+        deleted = Box::pin(delete_unnamed(place)).await?;
+        unnamed.retain(|key| deleted.binary_search(key).is_err());
+    }
+    if asked.json {
+        let mut said = json!({
             "findings": findings, "segments": segments, "events": events, "bytes": bytes,
             "lost_offsets": lost_offsets, "unnamed": unnamed,
         });
+        if asked.delete_unnamed {
+            said["deleted"] = json!(deleted);
+        }
         writeln!(out, "{said}")?;
         return if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) };
     }
@@ -115,6 +134,9 @@ pub(crate) async fn verify(
     }
     for key in &unnamed {
         writeln!(out, "named by no manifest: {key}")?;
+    }
+    for key in &deleted {
+        writeln!(out, "named by no manifest, and deleted: {key}")?;
     }
     writeln!(
         out,

@@ -12,7 +12,7 @@ use super::{
     output::StatusLine,
 };
 use crate::{
-    inspect::{self, ShownManifest},
+    inspect::{self, ShownManifest, VerifyOptions},
     settings::Settings,
 };
 
@@ -29,6 +29,9 @@ pub(super) struct VerifyArgs {
     /// With --list: of this table only
     #[arg(long, requires = "list")]
     table: Option<String>,
+    /// If nothing is wrong: delete what no manifest names; refused unless every writer has stopped
+    #[arg(long, conflicts_with = "list")]
+    delete_unnamed: bool,
     #[command(flatten)]
     settings: SettingFlags,
 }
@@ -63,14 +66,15 @@ pub(super) enum ManifestCommand {
 
 /// Audits the bucket, or lists its segments.
 pub(super) fn verify(args: VerifyArgs, before: SettingFlags) -> ExitCode {
-    let VerifyArgs { url, json, list, table, settings } = args;
+    let VerifyArgs { url, json, list, table, delete_unnamed, settings } = args;
+    let asked = VerifyOptions { json, delete_unnamed };
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
         let place = crate::care::place(settings, url.as_deref()).await?;
         if list {
             return inspect::list(&*place, table.as_deref(), out).await;
         }
         watched(async |status: &StatusLine| {
-            inspect::verify(&*place, json, status, &mut UntilClosed::new(out)).await
+            inspect::verify(&*place, asked, status, &mut UntilClosed::new(out)).await
         })
         .await
     })

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use testing::{
@@ -83,6 +83,39 @@ async fn what_nobody_names_goes_and_nothing_else_does() {
     assert_eq!(z.get("/tables/gone").await.0, StatusCode::NOT_FOUND);
     z.store().delete(BUCKET, &successors);
     z.audit().await;
+}
+
+/// `zombi verify --delete-unnamed`: the same by hand, while nobody writes.
+#[tokio::test]
+async fn by_hand_it_goes_once_every_writer_has_stopped() {
+    let delete = ["verify", "--json", "--delete-unnamed"];
+    let mut z = TestServer::start_tiered(&[("compaction.interval_secs", "600")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 10).await;
+    assert_eq!(z.terminate().await, Some(0));
+    z.run().await; // the second epoch
+    sent.append(&z, "t", 1, 3).await;
+    z.flush_and_evict().await;
+    let unnamed = [key("t", 0, 7, 1), key("unknown", 0, 5, 1)];
+    let last_writers = key("t", 0, 9, 2);
+    unnamed.iter().chain([&last_writers]).for_each(|key| put(&z, key));
+    let (is_right, said) = z.look(&delete).await;
+    assert!(!is_right && said.contains("was not stopped cleanly"), "beside a writer: {said}");
+    assert_eq!(z.terminate().await, Some(0));
+    // While something is wrong, nothing goes: it may be the last copy.
+    let (named, body) = z.objects("segments/t/").into_iter().find(|(_, body)| body.len() > 1).unwrap();
+    z.store().delete(BUCKET, &named);
+    let (is_right, said) = z.look(&delete).await;
+    assert!(!is_right && said.contains(&named), "{said}");
+    z.store().replace(BUCKET, &named, body);
+    assert!(unnamed.iter().all(|key| is_there(&z, key)), "nothing was deleted so far");
+    let (is_right, said) = z.look(&delete).await;
+    assert!(is_right, "{said}");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["deleted"], &said["unnamed"]), (&json!(unnamed), &json!([last_writers])));
+    assert!(unnamed.iter().all(|key| !is_there(&z, key)));
+    z.run().await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
 }
 
 #[tokio::test]

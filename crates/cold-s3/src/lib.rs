@@ -25,6 +25,7 @@ pub mod s3;
 pub mod settings;
 pub mod state;
 mod takeover;
+pub mod unnamed;
 mod upkeep;
 pub mod watcher;
 

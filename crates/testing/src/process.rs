@@ -1,7 +1,12 @@
 //! The real binary as an operator starts it, with only what the test gives it: what it logs, and how it
 //! exits.
 
-use std::{net::SocketAddr, path::Path, process::Stdio};
+use std::{
+    ffi::{OsStr, OsString},
+    net::SocketAddr,
+    path::Path,
+    process::Stdio,
+};
 
 use reqwest::{Client, StatusCode};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -23,7 +28,7 @@ use super::{
 pub struct Start {
     arguments: Vec<String>,
     settings: Vec<(String, String)>,
-    environment: Vec<(String, String)>,
+    environment: Vec<(String, OsString)>,
 }
 
 /// A process that has ended.
@@ -74,8 +79,8 @@ impl Start {
     }
 
     /// With a variable in its environment; the last of a name counts.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
+    pub fn env(mut self, name: &str, value: &(impl AsRef<OsStr> + ?Sized)) -> Self {
+        self.environment.push((name.to_owned(), value.as_ref().to_owned()));
         self
     }
 

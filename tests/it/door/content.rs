@@ -110,7 +110,10 @@ async fn a_byte_order_mark_is_skipped() {
         let (status, answer) = ask(post(&z, "/tables/ce", &headers, [MARK, b"{\"a\":1}"].concat())).await;
         assert_eq!(status, StatusCode::NO_CONTENT, "{answer}");
     }
-    assert_eq!(payloads(&z, "ce").await, [json!({"a": 1}), json!({"a": 1})]);
+    let proto = event("\u{feff}{\"a\":1}", PayloadKind::Json).encode_to_vec();
+    let (status, answer) = ask(post(&z, "/tables/ce", &[("content-type", PROTOBUF)], proto)).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    assert_eq!(payloads(&z, "ce").await, vec![json!({"a": 1}); 3]);
 
     // A mark alone is no record, and one inside a text is the text's own.
     for body in [MARK.to_vec(), [MARK, b" "].concat()] {

@@ -1,6 +1,7 @@
 //! Reading what is wanted: filters, newest first, the last ones, followers that know where they are, resets
 //! of consumer groups, the list of segments.
 
+mod around;
 mod early;
 mod filters;
 mod followers;

@@ -1,7 +1,7 @@
 //! What the environment says of S3 and of the log: taken where the setting is not given, and never a reason
 //! to panic or to be silent.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, sync::atomic::Ordering::SeqCst};
 
 use hyper::http::request::Parts;
 use reqwest::StatusCode;
@@ -276,4 +276,14 @@ async fn a_file_of_credentials_is_read_again_when_s3_rejects_what_it_held() {
     let (status, body) = process.post(process.main(), append, &json!({"payload": 3})).await;
     assert_eq!(status, StatusCode::CREATED, "{body}");
     assert_eq!(process.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_variable_that_is_no_text_is_named_and_not_passed_over() {
+    let volume = TempDir::new().unwrap();
+    let bytes = OsStr::from_bytes(b"/tmp/\xff");
+    let ended = serve(&volume).env("ZOMBI_HOST", bytes).ended().await;
+    says("a value", &ended, USAGE, &["ZOMBI_HOST is not UTF-8"]);
+    let said = serve(&volume).env("ANOTHER_HOST", bytes).says_at_start().await;
+    assert!(said.contains("ready"), "another program's is nobody's business here: {said}");
 }

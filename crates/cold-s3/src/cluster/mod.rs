@@ -24,6 +24,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::link::check_stopped;
 pub use self::{
     adopt::{Adopted, adopt},
     leave::{ClusterLogs, Left, leave, resize},

@@ -11,6 +11,7 @@ use crate::{
     S3Cold,
     manifest::{self, Changes},
     names,
+    place::ObjectPlace,
     state::Removed,
 };
 use contracts::{
@@ -107,8 +108,9 @@ pub(super) async fn manifests(cold: &S3Cold, keep_ms: i64) -> Result<(), Storage
 
 /// Deletes objects; returns the keys of those that are gone, in order.
 pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
-    let deletes = stream::iter(keys)
-        .map(async |key| delete_one(cold, &key).await.map_err(|error| (key.clone(), error)).map(|()| key));
+    let deletes = stream::iter(keys).map(async |key| {
+        delete_one(cold.objects(), &key).await.map_err(|error| (key.clone(), error)).map(|()| key)
+    });
     let mut results = std::pin::pin!(deletes.buffer_unordered(PARALLEL_DELETES));
     let (mut deleted, mut left) = (Vec::new(), Vec::new());
     while let Some(result) = results.next().await {
@@ -130,9 +132,9 @@ pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
 
 /// Deletes an object, and before it the one beside it. After a failure between the two, the segment's key
 /// leads to both again.
-async fn delete_one(cold: &S3Cold, key: &str) -> Result<(), StorageError> {
+pub(crate) async fn delete_one(place: &dyn ObjectPlace, key: &str) -> Result<(), StorageError> {
     if let Some(beside) = names::beside(key) {
-        cold.objects().delete(&beside).await?;
+        place.delete(&beside).await?;
     }
-    cold.objects().delete(key).await
+    place.delete(key).await
 }

@@ -13,7 +13,7 @@ use std::{collections::HashMap, time::Duration};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-pub(super) use self::erasing::ErasedSoFar;
+pub(super) use self::{deleting::delete_one, erasing::ErasedSoFar, sweep::may_go};
 use self::{
     deleting::{Kept, RetiredSince},
     merging::{MergeCursor, MergeRound},

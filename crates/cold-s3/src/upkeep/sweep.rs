@@ -118,7 +118,12 @@ fn still_unnamed(
 }
 
 /// Whether nothing names an object, and nothing can be about to. An object in doubt stays.
-fn may_go(key: &NamedSegment, state: &ColdState, volume: Option<&PartitionStatus>, epoch: u64) -> bool {
+pub(crate) fn may_go(
+    key: &NamedSegment,
+    state: &ColdState,
+    volume: Option<&PartitionStatus>,
+    epoch: u64,
+) -> bool {
     let cold = state.partitions.get(&key.partition);
     let is_lost = cold.is_some_and(|cold| cold.lost.iter().any(|lost| !lost.overlap(key.range).is_empty()));
     let is_key = |meta: &SegmentMeta| names::key(&key.partition, meta).is_ok_and(|name| *name == *key.key);
