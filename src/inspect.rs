@@ -14,7 +14,7 @@ use cold_s3::{
     names,
     place::ObjectPlace,
     s3::{Objects, S3Options},
-    unnamed::delete_unnamed,
+    unnamed::{delete_unnamed, must_have_stopped},
     watcher::Watcher,
 };
 use contracts::{error::StorageError, shards::Shard};
@@ -108,14 +108,19 @@ pub(crate) async fn verify(
     watcher: &dyn Watcher,
     out: &mut dyn Write,
 ) -> Result<(), InspectError> {
+    if asked.delete_unnamed {
+        // Before all is read in vain; it is looked at again then.
+        Box::pin(must_have_stopped(place)).await?;
+    }
     let Audit { findings, segments, events, bytes, lost_offsets, mut unnamed } =
         Box::pin(audit::audit_all(place, watcher)).await?;
     if segments == 0 && findings.is_empty() {
         Box::pin(refuse_nothing(place)).await?;
     }
-    let mut deleted = Vec::new();
+    let (mut deleted, mut ended) = (Vec::new(), Ok(()));
     if asked.delete_unnamed && findings.is_empty() {
-        deleted = Box::pin(delete_unnamed(place)).await?;
+        ended = Box::pin(delete_unnamed(place, &mut deleted)).await;
+        deleted.sort();
         unnamed.retain(|key| deleted.binary_search(key).is_err());
     }
     if asked.json {
@@ -127,6 +132,7 @@ pub(crate) async fn verify(
             said["deleted"] = json!(deleted);
         }
         writeln!(out, "{said}")?;
+        ended?;
         return if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) };
     }
     for finding in &findings {
@@ -143,6 +149,7 @@ pub(crate) async fn verify(
         "{segments} segments with {events} events in {bytes} bytes are right; {lost_offsets} offsets are \
          declared lost"
     )?;
+    ended?;
     if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) }
 }
 

@@ -74,9 +74,9 @@ struct ConnectionState {
     is_listening: AtomicBool,
     /// Whether a write waits for the client.
     is_stalled: AtomicBool,
-    /// Whether the client has said that it sends nothing more, and who waits for that.
-    is_half_closed: AtomicBool,
-    half_closing: Notify,
+    /// Whether the client may have gone, and who waits for that.
+    may_have_gone: AtomicBool,
+    going: Notify,
     /// When bytes last went either way or a request ended, in milliseconds since it was opened.
     progress_ms: AtomicU64,
 }
@@ -129,8 +129,8 @@ impl Connection {
             is_unfinished: AtomicBool::new(false),
             is_listening: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
-            is_half_closed: AtomicBool::new(false),
-            half_closing: Notify::new(),
+            may_have_gone: AtomicBool::new(false),
+            going: Notify::new(),
             progress_ms: AtomicU64::new(0),
         };
         Self { address, peer: Peer::at(address), state: Arc::new(state) }
@@ -190,18 +190,18 @@ impl Connection {
         self.state.is_stalled.store(is_stalled, Relaxed);
     }
 
-    /// The client has said that it sends nothing more.
-    pub fn set_half_closed(&self) {
-        if !self.state.is_half_closed.swap(true, Relaxed) {
-            self.state.half_closing.notify_waiters();
+    /// The client has said that it sends nothing more, or has sent more than what it waits for.
+    pub fn set_may_have_gone(&self) {
+        if !self.state.may_have_gone.swap(true, Relaxed) {
+            self.state.going.notify_waiters();
         }
     }
 
-    /// Returns once the client has said that it sends nothing more, which is known of one that waits for events:
-    /// it may have gone, or still want its answer.
-    pub async fn half_closed(&self) {
-        let closing = self.state.half_closing.notified(); // before the look, so that it is not missed
-        if !self.state.is_half_closed.load(Relaxed) {
+    /// Returns once the client may have gone, or still wants its answer: which of both, the next writes tell.
+    /// It is noticed over HTTP/1 while a request waits.
+    pub async fn may_have_gone(&self) {
+        let closing = self.state.going.notified(); // before the look, so that it is not missed
+        if !self.state.may_have_gone.load(Relaxed) {
             closing.await;
         }
     }

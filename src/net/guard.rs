@@ -138,19 +138,19 @@ impl Guard {
 
     /// Notices whether a client that waits for an event has gone. hyper reads nothing meanwhile, as one that has
     /// said that it sends nothing more still gets its answer; but one that has reset its connection wants none,
-    /// and must not keep a place that others need. HTTP/2 is read all the time.
+    /// and must not keep a place that others need. HTTP/2 is read all the time. One that has
+    /// sent more may have gone, too: TLS says goodbye first.
     fn notice_the_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.is_http2 || !self.connection.is_waiting() {
             return Ok(());
         }
         match self.stream.socket().poll_peek(context, &mut ReadBuf::new(&mut [0])) {
-            Poll::Ready(Ok(0)) => self.connection.set_half_closed(),
+            Poll::Ready(Ok(_)) => self.connection.set_may_have_gone(),
             Poll::Ready(Err(error)) => {
                 self.is_broken = true;
                 return Err(error);
             }
-            // It has sent the next request already, or nothing.
-            Poll::Ready(Ok(_)) | Poll::Pending => {}
+            Poll::Pending => {}
         }
         Ok(())
     }

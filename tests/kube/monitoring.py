@@ -172,10 +172,10 @@ def asked(what):
     try:
         with urllib.request.urlopen(f"{PROMETHEUS}/api/v1/{what}", timeout=10) as answer:
             return json.load(answer)["data"]
-    except urllib.error.HTTPError as error:
-        return check(False, f"Prometheus is asked for {what}: {error.read().decode()}")
-    except OSError:
-        return {"result": [], "alerts": []}  # it is not up yet
+    except OSError as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code != 503:
+            return check(False, f"Prometheus is asked for {what}: {error.read().decode()}")
+        return {"result": [], "alerts": []}  # it is not up yet, or not ready
 
 
 def active():

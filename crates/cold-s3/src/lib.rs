@@ -91,6 +91,8 @@ pub struct S3Cold {
     upkeep: Mutex<BucketUpkeep>,
     /// Of the erasures that could not be ended yet.
     erased_so_far: parking_lot::Mutex<HashMap<Uuid, ErasedSoFar>>,
+    /// Locked while an object is searched for expired events.
+    searching: Mutex<()>,
 }
 
 /// The chain after it was taken over, or as it is read only, and what is read of it without its lock.
@@ -149,6 +151,7 @@ impl S3Cold {
             create_bucket,
             upkeep,
             erased_so_far: parking_lot::Mutex::default(),
+            searching: Mutex::default(),
         }
     }
 
@@ -269,12 +272,13 @@ async fn fetch_named(
     objects: &dyn ObjectPlace,
     named: &NamedSegment,
 ) -> Result<Option<SegmentObjects>, StorageError> {
-    let Some(body) = objects.get(&named.key).await? else { return Ok(None) };
+    // First the one that is deleted first: what is still there then is whole.
     let beside = match names::beside(&named.key) {
         Some(key) => objects.get(&key).await?,
         None => None,
     };
-    Ok(Some(SegmentObjects { body, beside }))
+    let body = objects.get(&named.key).await?;
+    Ok(body.map(|body| SegmentObjects { body, beside }))
 }
 
 /// Fetches all objects of a segment, whole.

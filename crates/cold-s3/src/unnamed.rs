@@ -1,10 +1,16 @@
 //! Deletes what no manifest names below a prefix whose writers have stopped, by the rules of the sweep.
-//! There is no volume to ask for intents, so every chain must end where its offsets end: then there is none
-//! that counts.
+//!
+//! There is no volume to ask for its intents. So only what ends where its chain has come, or before, is deleted:
+//! an intent that still counts begins where the chain ends. And every chain must have been stopped as it should:
+//! what a writer leaves behind is for itself to look at.
+
+use futures_util::{StreamExt, stream};
 
 use super::{
     backup::{load_consistent, must_be_a_store},
+    chain::Found,
     cluster::{ShardPlace, check_stopped, settled},
+    formats::NamedSegment,
     manifest,
     names::{self, SEGMENTS},
     place::ObjectPlace,
@@ -12,24 +18,45 @@ use super::{
 };
 use contracts::error::StorageError;
 
-/// What may go beside one chain.
-struct Due<'a> {
-    place: &'a dyn ObjectPlace,
-    /// The number of the chain's last link, by which it was found out.
-    last: u64,
-    keys: Vec<String>,
-}
+/// Objects deleted at once.
+const PARALLEL_DELETES: usize = 8;
 
-/// Deletes the objects that no chain below the prefix names, keeps for a while, or can be about to name:
-/// those of the epoch of its last writer stay. Returns their keys, in order. Nothing is deleted unless all
-/// chains have stopped.
+/// Refuses a place in which nothing may be deleted, as a writer may be at work or has not ended as it should.
 ///
 /// # Errors
-/// `Refused` if a writer may be at work, or the place is a backup or a cluster with logs; `Fenced` if one has
-/// begun meanwhile: what was deleted until then nobody needs. Those of the place: the same call goes on.
-pub async fn delete_unnamed(place: &dyn ObjectPlace) -> Result<Vec<String>, StorageError> {
+/// `Refused` with the reason, and of a backup or a cluster with logs; those of the place.
+pub async fn must_have_stopped(place: &dyn ObjectPlace) -> Result<(), StorageError> {
+    let shards = shards_of(place).await?;
+    stopped(&chains_of(place, shards.as_deref())).await.map(drop)
+}
+
+/// Deletes the objects that no chain below the prefix names, keeps for a while, or can be about to name; those
+/// of the epoch of a chain's last writer stay. Their keys are added to `deleted`, also if it fails then.
+/// Nothing is deleted unless all chains have stopped.
+///
+/// # Errors
+/// Those of [`must_have_stopped`]; `Fenced` if a writer has begun meanwhile; those of the place: the same call
+/// goes on.
+pub async fn delete_unnamed(place: &dyn ObjectPlace, deleted: &mut Vec<String>) -> Result<(), StorageError> {
+    let shards = shards_of(place).await?;
+    for (chain, found) in stopped(&chains_of(place, shards.as_deref())).await? {
+        let Some(last) = &found.last else { continue };
+        let listed = chain.listed(SEGMENTS).await?.into_iter().map(|object| object.key);
+        let is_due = |key: &String| names::parse(key).is_some_and(|named| is_unnamed(chain, &named, &found));
+        let due: Vec<String> = listed.filter(is_due).collect();
+        let deletes = stream::iter(due).map(|key| delete_beside(chain, last.number, key));
+        let mut deletes = std::pin::pin!(deletes.buffer_unordered(PARALLEL_DELETES));
+        while let Some(key) = deletes.next().await {
+            deleted.push(key?);
+        }
+    }
+    Ok(())
+}
+
+/// The shards of a cluster; `None` for the store of one Zombi.
+async fn shards_of(place: &dyn ObjectPlace) -> Result<Option<Vec<ShardPlace<'_>>>, StorageError> {
     must_be_a_store(place).await?;
-    let Some(record) = settled(place).await? else { return delete_beside(&[place]).await };
+    let Some(record) = settled(place).await? else { return Ok(None) };
     if record.copies > 1 {
         return Err(StorageError::Refused(format!(
             "{} is a cluster with logs, which alone know whether a shard has a writer: its pods delete what no \
@@ -37,46 +64,49 @@ pub async fn delete_unnamed(place: &dyn ObjectPlace) -> Result<Vec<String>, Stor
             place.place()
         )));
     }
-    let shards = ShardPlace::all(place, &record);
-    let shards: Vec<&dyn ObjectPlace> = shards.iter().map(|shard| shard as &dyn ObjectPlace).collect();
-    delete_beside(&shards).await
+    Ok(Some(ShardPlace::all(place, &record)))
 }
 
-async fn delete_beside(chains: &[&dyn ObjectPlace]) -> Result<Vec<String>, StorageError> {
-    let mut found = Vec::new();
-    for &place in chains {
-        found.extend(look(place).await?);
+fn chains_of<'a>(
+    place: &'a dyn ObjectPlace,
+    shards: Option<&'a [ShardPlace<'a>]>,
+) -> Vec<&'a dyn ObjectPlace> {
+    match shards {
+        None => vec![place],
+        Some(shards) => shards.iter().map(|shard| shard as &dyn ObjectPlace).collect(),
     }
-    let mut deleted = Vec::new();
-    for Due { place, last, keys } in found {
-        for key in keys {
-            // A writer that has begun may need it.
-            if place.get(&manifest::key(last + 1)).await?.is_some() {
-                return Err(StorageError::Fenced(format!(
-                    "{}: a writer has begun; {} objects were deleted before, and none since",
-                    place.place(),
-                    deleted.len()
-                )));
-            }
-            delete_one(place, &key).await?;
-            deleted.push(key);
-        }
-    }
-    deleted.sort();
-    Ok(deleted)
 }
 
-/// What may go beside a chain; `None` where none has begun.
-async fn look(place: &dyn ObjectPlace) -> Result<Option<Due<'_>>, StorageError> {
-    let found = load_consistent(place).await?;
-    check_stopped(&place.place(), &found)?;
-    let Some(last) = &found.last else { return Ok(None) };
-    let is_due = |key: &String| {
-        names::parse(key)
-            .filter(|named| place.owns(&named.partition.table))
-            .is_some_and(|named| may_go(&named, &found.state, None, last.epoch))
-    };
-    let listed = place.listed(SEGMENTS).await?;
-    let keys = listed.into_iter().map(|object| object.key).filter(is_due).collect();
-    Ok(Some(Due { place, last: last.number, keys }))
+/// Chains as they are, all of which have stopped.
+async fn stopped<'a>(
+    chains: &[&'a dyn ObjectPlace],
+) -> Result<Vec<(&'a dyn ObjectPlace, Found)>, StorageError> {
+    let mut all = Vec::new();
+    for &chain in chains {
+        let found = load_consistent(chain).await?;
+        check_stopped(&chain.place(), &found)?;
+        all.push((chain, found));
+    }
+    Ok(all)
+}
+
+/// Whether an object is one of a chain's tables that it does not name, and will not.
+fn is_unnamed(chain: &dyn ObjectPlace, named: &NamedSegment, found: &Found) -> bool {
+    let epoch = found.last.as_ref().map_or(0, |last| last.epoch);
+    let is_behind = found
+        .state
+        .partitions
+        .get(&named.partition)
+        .is_some_and(|partition| named.range.end <= partition.end);
+    is_behind && chain.owns(&named.partition.table) && may_go(named, &found.state, None, epoch)
+}
+
+/// Deletes an object unless a writer has begun since the last link, which may need it.
+async fn delete_beside(chain: &dyn ObjectPlace, last: u64, key: String) -> Result<String, StorageError> {
+    if chain.get(&manifest::key(last + 1)).await?.is_some() {
+        let why = format!("{}: a writer has begun, and nothing is deleted any more", chain.place());
+        return Err(StorageError::Fenced(why));
+    }
+    delete_one(chain, &key).await?;
+    Ok(key)
 }

@@ -347,17 +347,27 @@ pub trait ColdErase: Send + Sync {
     /// `Unavailable`, `Denied`, `Corrupt`; `Fenced` if another writer has taken over.
     async fn erase(&self, erasure: &Erasure) -> Result<ColdErased, StorageError>;
 
-    /// The offsets below `before` of a partition's wanted events: of those that nobody reads any more, and that
-    /// objects hold which are kept for a while.
+    /// The offsets of a partition's wanted events that nobody reads any more, in order: of those that objects
+    /// hold which a manifest names or keeps for a while. Such an object is read whole, one at a time.
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is damaged.
     async fn expired_offsets(
         &self,
         partition: &Partition,
-        before: Offset,
-        is_wanted: RecordTest,
+        search: ExpiredSearch,
     ) -> Result<Vec<Offset>, StorageError>;
+}
+
+/// A search for events of a partition that have expired.
+#[derive(Clone)]
+pub struct ExpiredSearch {
+    /// The partition's earliest offset: what has expired is below it.
+    pub before: Offset,
+    /// How many are wanted at most. The search ends once more are found, with those found by then.
+    pub most: usize,
+    /// Tells which events are wanted.
+    pub is_wanted: RecordTest,
 }
 
 /// Tells which records are wanted.
@@ -405,8 +415,7 @@ pub trait Erasures: Send + Sync {
     async fn expired_offsets(
         &self,
         partition: &Partition,
-        before: Offset,
-        is_wanted: RecordTest,
+        search: ExpiredSearch,
     ) -> Result<Vec<Offset>, StorageError>;
 }
 

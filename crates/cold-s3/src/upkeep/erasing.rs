@@ -1,4 +1,4 @@
-//! Erases events in the bucket.
+//! Erases events in the bucket, and finds those to erase that have expired.
 //!
 //! Segments that hold one are written anew, put, and published instead of the old ones. Then the partition's
 //! objects are listed, and every one that holds an erased offset and is not the one that the state names is
@@ -29,7 +29,7 @@ use crate::{
 use contracts::{
     cold::SegmentStore,
     crash,
-    erasure::{ColdErase, ColdErased, ErasedPart, Erasure, RecordTest, tombstone},
+    erasure::{ColdErase, ColdErased, ErasedPart, Erasure, ExpiredSearch, tombstone},
     error::{StorageError, Tier},
     event::Record,
     idempotency::remembered,
@@ -81,30 +81,50 @@ impl ColdErase for S3Cold {
     async fn expired_offsets(
         &self,
         partition: &Partition,
-        before: Offset,
-        is_wanted: RecordTest,
+        search: ExpiredSearch,
     ) -> Result<Vec<Offset>, StorageError> {
-        let mut found = BTreeSet::new();
-        for named in self.with_state(|state| beginning_below(state, partition, before))?? {
-            // One that is not there any more holds nothing.
-            let Some(stored) = fetch_named(self.objects(), &named).await? else { continue };
-            let is_wanted = Arc::clone(&is_wanted);
-            let offsets = offload_cold(move || {
-                let mut offsets = Vec::new();
-                let meta = Arc::new(formats::describe(&named, &stored)?);
-                let segment = LocatedSegment { key: named.key, partition: named.partition, meta };
-                let mut take = |record: Record| {
-                    if record.offset < before && is_wanted(&record) {
-                        offsets.push(record.offset);
-                    }
-                };
-                formats::of(&segment.meta)?.decode(&segment, &stored, &mut take)?;
-                Ok::<_, StorageError>(offsets)
-            });
-            found.extend(offsets.await?);
+        let (mut found, mut seen) = (BTreeSet::new(), HashSet::new());
+        loop {
+            // Anew: what was named may have been merged or written anew since, and be gone by now.
+            let segments = self.with_state(|state| beginning_below(state, partition, search.before))??;
+            let unseen: Vec<_> =
+                segments.into_iter().filter(|named| seen.insert(named.key.clone())).collect();
+            if unseen.is_empty() {
+                return Ok(found.into_iter().collect());
+            }
+            for named in unseen {
+                found.extend(wanted_of(self, named, &search).await?);
+                if found.len() > search.most {
+                    return Ok(found.into_iter().collect());
+                }
+            }
         }
-        Ok(found.into_iter().collect())
     }
+}
+
+/// The offsets of a segment's wanted events; none if its objects are not there any more.
+async fn wanted_of(
+    cold: &S3Cold,
+    named: NamedSegment,
+    search: &ExpiredSearch,
+) -> Result<Vec<Offset>, StorageError> {
+    // Nobody has paid for the memory of a whole object.
+    let _one_at_a_time = cold.searching.lock().await;
+    let Some(stored) = fetch_named(cold.objects(), &named).await? else { return Ok(Vec::new()) };
+    let ExpiredSearch { before, is_wanted, .. } = search.clone();
+    let decoded = offload_cold(move || {
+        let mut offsets = Vec::new();
+        let meta = Arc::new(formats::describe(&named, &stored)?);
+        let segment = LocatedSegment { key: named.key, partition: named.partition, meta };
+        let mut take = |record: Record| {
+            if record.offset < before && is_wanted(&record) {
+                offsets.push(record.offset);
+            }
+        };
+        formats::of(&segment.meta)?.decode(&segment, &stored, &mut take)?;
+        Ok(offsets)
+    });
+    decoded.await
 }
 
 /// The segments of a partition that begin below an offset: those that the state names, and those whose objects
@@ -118,7 +138,7 @@ fn beginning_below(
     let of_partition = state.retired.range(directory.clone()..).map(|(key, _)| key.clone());
     let retired = of_partition.take_while(|key| key.starts_with(&directory)).map(Ok);
     let named = state.partitions.get(partition).into_iter().flat_map(|cold| &cold.segments);
-    let named = named.map(|meta| names::key(partition, meta));
+    let named = named.filter(|meta| meta.range.start < before).map(|meta| names::key(partition, meta));
     let keys: Vec<String> = retired.chain(named).collect::<Result<_, _>>()?;
     let begins_below = |key: String| names::parse(&key).filter(|found| found.range.start < before);
     Ok(keys.into_iter().filter_map(begins_below).collect())

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Eraser, EraserParts, list::ErasureList};
 use contracts::{
     crash,
-    erasure::{Erasure, ErasureProgress, ErasureStatus, Erasures, PendingErasures, RecordTest},
+    erasure::{Erasure, ErasureProgress, ErasureStatus, Erasures, ExpiredSearch, PendingErasures},
     error::{Overload, StorageError},
     name::{Partition, TableName},
     sequence::Offset,
@@ -114,11 +114,10 @@ impl Erasures for EraserHandle {
     async fn expired_offsets(
         &self,
         partition: &Partition,
-        before: Offset,
-        is_wanted: RecordTest,
+        search: ExpiredSearch,
     ) -> Result<Vec<Offset>, StorageError> {
         match &self.parts.cold {
-            Some((cold, _)) => cold.expired_offsets(partition, before, is_wanted).await,
+            Some((cold, _)) => cold.expired_offsets(partition, search).await,
             None => Ok(Vec::new()),
         }
     }

@@ -166,11 +166,11 @@ async fn begin(
                     .await?;
             }
             let answer = rest::answer(state, query, asked.limit, connection, caller).await?;
-            Ok(with_lost(answer, lost_ahead(state, query)))
+            Ok(with_lost(answer, asked, lost_ahead(state, query)))
         }
         Shape::Events => {
             let answer = tail::answer(state, query, asked.limit, connection, caller).await?;
-            Ok(with_lost(answer, lost_ahead(state, query)))
+            Ok(with_lost(answer, asked, lost_ahead(state, query)))
         }
         Shape::Json | Shape::Protobuf | Shape::CloudEvents => {
             let (records, wait) =
@@ -198,9 +198,9 @@ fn lost_ahead(state: &AppState, query: &ReadQuery) -> u64 {
     table.partitions.iter().filter(of_read).map(lost).sum()
 }
 
-/// An answer that says what it passes over.
-fn with_lost(mut answer: Response, lost: u64) -> Response {
-    if lost > 0 {
+/// An answer that says what it passes over, if it goes on to the end.
+fn with_lost(mut answer: Response, asked: &AskedRead, lost: u64) -> Response {
+    if lost > 0 && asked.limit.is_none() {
         answer.headers_mut().insert(LOST, HeaderValue::from(lost));
     }
     answer

@@ -51,8 +51,9 @@ impl PageRequest<'_> {
         let _held = holder.map(Usage::hold_stream).transpose()?;
         let limit = ReadLimit { records: self.records, bytes: self.state.limits.page_bytes };
         let mut share = self.state.responses.sending(self.connection);
+        let mut waited = Duration::ZERO;
         loop {
-            let (page, waited) = self.page(limit).await?;
+            let page = self.page(limit, &mut waited).await?;
             let TablePage { records, next, has_more, lost, turn } = page;
             let (count, bytes) =
                 (records.len() as u64, records.iter().map(|record| record.event.size() as u64).sum());
@@ -104,14 +105,15 @@ impl PageRequest<'_> {
     pub(super) async fn first(&self) -> Result<(), Problem> {
         let _held = self.caller.usage().map(Usage::hold_stream).transpose()?;
         let limit = ReadLimit { records: 1, bytes: self.state.limits.page_bytes };
-        Ok(self.page(limit).await.map(drop)?)
+        let mut waited = Duration::ZERO;
+        Ok(self.page(limit, &mut waited).await.map(drop)?)
     }
 
-    /// Reads a page. If it would be empty with nothing left to look at, waits for the first new event; says for
-    /// how long.
-    async fn page(&self, limit: ReadLimit) -> Result<(TablePage, Duration), StorageError> {
+    /// Reads a page. If it would be empty with nothing left to look at, waits for the first new event; adds for
+    /// how long to `waited`.
+    async fn page(&self, limit: ReadLimit, waited: &mut Duration) -> Result<TablePage, StorageError> {
         let Self { state, connection, .. } = self;
-        let (until, mut waited) = (Instant::now() + self.wait, Duration::ZERO);
+        let until = Instant::now() + self.wait;
         let mut query = self.query.clone();
         let mut wakeup = state.appender.wakeups().wait_for(&query.table, query.partition);
         loop {
@@ -122,7 +124,7 @@ impl PageRequest<'_> {
             let mut page = merge.page(limit).await?;
             drop(waits_for_s3);
             if !page.records.is_empty() || page.has_more || Instant::now() >= until {
-                return Ok((page, waited));
+                return Ok(page);
             }
             // What was looked at need not be looked at again.
             query.from.clone_from(&page.next);
@@ -132,9 +134,9 @@ impl PageRequest<'_> {
                 () = state.stopping.cancelled() => true,
                 woken = timeout_at(until, wakeup.appended()) => woken.is_err(),
             };
-            waited += began.elapsed();
+            *waited += began.elapsed();
             if is_over {
-                return Ok((page, waited));
+                return Ok(page);
             }
         }
     }

@@ -49,8 +49,8 @@ const CAUGHT_UP: &str = "caught-up";
 /// How much longer than a ping the stream may be silent while S3 is waited for: then a comment is sent, so
 /// that proxies keep the connection.
 const KEEP_ALIVE_DELAY: Duration = Duration::from_secs(5);
-/// How often a client that has said that it sends nothing more is asked whether it is still there, and after
-/// which pause the second time.
+/// How often a client that may have gone is asked whether it is still there, and after which pause the second
+/// time.
 const PROBES: u32 = 2;
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
 /// In tables of up to this many partitions every event has a cursor. A cursor grows with the partitions, so
@@ -186,7 +186,7 @@ impl Tail {
         let _waits = self.connection.wait();
         // A client that has gone answers the first ping with a reset, which the second one meets.
         let may_have_gone = async {
-            self.connection.half_closed().await;
+            self.connection.may_have_gone().await;
             sleep(PROBE_PAUSE * self.probes).await;
         };
         tokio::select! {

@@ -1,7 +1,10 @@
 //! Erasing events: what is to be erased, and how far it is. What finds the events, a key or a header, is
 //! looked up now and kept nowhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{
     Json,
@@ -28,7 +31,8 @@ use crate::http::{
 };
 use contracts::{
     catalog::{PartitionStatus, TableStatus},
-    erasure::{ErasedPart, Erasure, ErasureProgress, RecordTest},
+    erasure::{ErasedPart, Erasure, ErasureProgress, ExpiredSearch, RecordTest},
+    error::StorageError,
     event::IdempotencyKey,
     filter::{EventCondition, EventField, ReadFilter, TextPattern},
     name::{Partition, PartitionNumber, TableName},
@@ -321,7 +325,8 @@ async fn find(
     let mut share = state.responses.sending(connection);
     let ReadQuery { table, partition, filter, .. } = query.clone();
     let mut merge = state.reader.rest(query, LOOK)?;
-    let (mut found, mut count): (BTreeMap<PartitionNumber, Vec<Offset>>, usize) = (BTreeMap::new(), 0);
+    let mut found: BTreeMap<PartitionNumber, BTreeSet<Offset>> = BTreeMap::new();
+    let mut count = 0;
     let is_wanted: RecordTest = Arc::new(move |record| {
         let event = &record.event;
         let has_key = key.as_ref().is_none_or(|key| event.idempotency_key.as_ref() == Some(key));
@@ -335,26 +340,32 @@ async fn find(
             return Err(too_many(most));
         }
         count += 1;
-        found.entry(record.partition).or_default().push(record.offset);
+        found.entry(record.partition).or_default().insert(record.offset);
     }
     drop((merge, share));
-    // What has expired meanwhile was found before, or is now.
+    // The earliest offsets as they are now: what has expired during the search is below them, and not missed.
     for status in &state.catalog.existing(&table)?.partitions {
         let (number, before) = (status.number, status.watermarks.earliest);
         if before == 0 || partition.is_some_and(|asked| asked != number) {
             continue;
         }
         let of = Partition::new(table.clone(), number);
-        let expired = state.erasures.expired_offsets(&of, before, Arc::clone(&is_wanted)).await?;
-        count += expired.len();
-        if count > most {
-            return Err(too_many(most));
-        }
+        let search = ExpiredSearch { before, most, is_wanted: Arc::clone(&is_wanted) };
+        let _waits_for_s3 = connection.wait();
+        let expired = tokio::select! {
+            expired = state.erasures.expired_offsets(&of, search) => expired?,
+            () = state.stopping.cancelled() => return Err(StorageError::Closed.into()),
+        };
         if !expired.is_empty() {
             found.entry(number).or_default().extend(expired);
         }
+        if found.values().map(BTreeSet::len).sum::<usize>() > most {
+            return Err(too_many(most));
+        }
     }
-    Ok(found.into_iter().map(|(partition, offsets)| ErasedPart::of(partition, offsets)).collect())
+    let part =
+        |(partition, offsets): (_, BTreeSet<_>)| ErasedPart::of(partition, offsets.into_iter().collect());
+    Ok(found.into_iter().map(part).collect())
 }
 
 /// The erasure of all that a deleted table has left in either tier: of the events before it was deleted, not
