@@ -97,8 +97,8 @@ async fn pages_are_as_small_as_the_server_wants_them() {
     assert_eq!(lines(&zombi(&z, &["read", "t", "-n", "33"]).await).len(), 33);
     assert_eq!(lines(&zombi(&z, &["tail", "t", "-n", "6"]).await).len(), 6);
     let tail = zombi(&z, &["tail", "t"]).await;
-    assert!(tail.err.contains("no more than 5") && tail.err.contains("limits.page_records"), "{}", tail.err);
-    assert_eq!(lines(&tail).len(), 5);
+    assert!(tail.err.contains("no more than 7") && tail.err.contains("limits.page_records"), "{}", tail.err);
+    assert_eq!(lines(&tail).len(), 7);
     let bench = one(&zombi(&z, &["bench", "b", "--duration", "300ms", "--size", "1"]).await);
     assert_eq!(bench["read_back"]["right"], true, "{bench}");
     assert_eq!(bench["bytes"], 55 * bench["events"].as_u64().unwrap(), "what says whose it is: {bench}");

@@ -1,7 +1,10 @@
 //! Quotas of streams: followers, reads of the whole rest, and polls that wait, for as long as they are open.
 
+use std::time::Duration;
+
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use tokio::{net::TcpStream, time::sleep};
 
 use super::{append, over, start};
 use crate::auth::secured::{comes, ends, token};
@@ -103,9 +106,18 @@ async fn whoever_waited_for_an_event_and_has_gone_holds_no_place() {
             "GET /tables/orders?partition=0&offset=1{query} HTTP/1.1\r\nhost: z\r\naccept: {accept}\r\n\
              authorization: Bearer {bearer}\r\n\r\n"
         );
-        let mut socket = raw::send(s.z.address(), head).await;
-        eventually("it waits", async || poll("1ms").await.unwrap().status() == StatusCode::TOO_MANY_REQUESTS)
-            .await;
+        let mut waiting: Option<TcpStream> = None;
+        eventually("it waits", async || {
+            // Whoever asks whether it does takes the place meanwhile, and may have turned it away.
+            if let Some(before) = waiting.take() {
+                before.set_zero_linger().unwrap();
+            }
+            waiting = Some(raw::send(s.z.address(), &head).await);
+            sleep(Duration::from_millis(50)).await;
+            poll("1ms").await.unwrap().status() == StatusCode::TOO_MANY_REQUESTS
+        })
+        .await;
+        let mut socket = waiting.unwrap();
         if is_reset {
             socket.set_zero_linger().unwrap();
         } else {
