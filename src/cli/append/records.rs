@@ -300,7 +300,6 @@ mod tests {
         for (format, line) in [
             (LineFormat::Json, r#"{"n":1}"#),
             (LineFormat::Json, r#"{"id":null}"#),
-            (LineFormat::Json, r#"{"id":{}}"#),
             (LineFormat::Json, "7"),
             (LineFormat::Text, "id=7"),
             (LineFormat::Records, r#"{"id":1}"#),
@@ -308,6 +307,10 @@ mod tests {
         ] {
             let said = record(format, line, id).unwrap_err();
             assert!(said.contains("no field \"id\""), "{line}: {said}");
+        }
+        for line in [r#"{"id":{}}"#, r#"{"id":[1]}"#] {
+            let said = record(LineFormat::Json, line, id).unwrap_err();
+            assert!(said.contains("an object or an array"), "{line}: {said}");
         }
     }
 
