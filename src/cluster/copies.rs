@@ -198,8 +198,18 @@ pub(crate) mod tests {
     }
 
     impl OwnedCopy {
-        /// On an empty volume in memory.
+        /// One that owns the shard, on an empty volume in memory.
         pub(crate) async fn new() -> Self {
+            Self::start(CopySettings::default(), |status| status.owned_term.is_some()).await
+        }
+
+        /// One that has read its log, which is empty, and does not take the shard over.
+        pub(crate) async fn idle() -> Self {
+            let settings = CopySettings { takeover_ms: u64::from(u32::MAX), ..CopySettings::default() };
+            Self::start(settings, |status| status.is_in_step).await
+        }
+
+        async fn start(settings: CopySettings, is_ready: impl FnMut(&CopyStatus) -> bool) -> Self {
             let log = MemoryLog::new(1, MemoryLogOptions::default());
             let options = MemoryHotOptions::roomy(1000);
             let hot =
@@ -227,14 +237,14 @@ pub(crate) mod tests {
                     address: "zombi-0:8080".to_owned(),
                     copies: vec!["zombi-0".to_owned(), "zombi-1".to_owned()],
                 },
-                settings: CopySettings::default(),
+                settings,
                 keep: KeepSettings::default(),
                 log_keep_bytes: 0,
                 key_window_ms: 1000,
                 progress: Arc::default(),
             });
             let running = AbortOnDropHandle::new(task::spawn(runner.run(CancellationToken::new())));
-            drop(copy.status().wait_for(|status| status.owned_term.is_some()).await.expect("it runs"));
+            drop(copy.status().wait_for(is_ready).await.expect("it runs"));
             Self { copy: Arc::new(OwnCopy::new(0, copy)), log, _running: running }
         }
     }

@@ -155,7 +155,7 @@ impl Owners {
         }
     }
 
-    /// The pod that owns a shard; `None` if nobody does.
+    /// The pod that owns a shard; `None` if nobody does, by what its log says.
     ///
     /// # Errors
     /// `Unavailable` or `Damaged` if only the log knows, and does not say.
@@ -165,9 +165,11 @@ impl Owners {
         match self.owner_by_copy(shard) {
             Some(CopyOwner::This) => Ok(Some(self.asker.own)),
             Some(CopyOwner::Pod(pod)) if !told.is_doubted(fresh_for) => Ok(Some(pod)),
-            Some(CopyOwner::Nobody) => Ok(None),
-            // Its last word may be from long ago: this pod had no need to ask.
-            Some(CopyOwner::Pod(_) | CopyOwner::Unknown) => self.asker.ask(shard, told).await,
+            // Its last word may be from long ago: this pod had no need to ask. That nobody owns the shard is
+            // for the log to say: while that is away nobody can take it over, and that is what is wrong.
+            Some(CopyOwner::Pod(_) | CopyOwner::Nobody | CopyOwner::Unknown) => {
+                self.asker.ask(shard, told).await
+            }
             None => match told.known() {
                 Some(word) if word.asked.elapsed() < fresh_for => Ok(word.owner),
                 Some(KnownOwner { owner: Some(pod), .. }) => {
@@ -253,7 +255,7 @@ impl OwnerAsker {
         let mut last = told.last.lock();
         let owner = match (asked, last.take()) {
             // A log that says nothing has not taken the shard from its owner.
-            (Err(_), Some(LastWord { owner: Ok(known), .. })) => Ok(known),
+            (Err(_), Some(LastWord { owner: Ok(Some(known)), .. })) => Ok(Some(known)),
             (asked, _) => asked,
         };
         *last = Some(LastWord { asked: Instant::now(), owner: owner.clone() });
@@ -491,6 +493,27 @@ pub(crate) mod tests {
         advance(Duration::from_millis(1)).await;
         task::yield_now().await;
         assert_eq!(logs.asked.load(Relaxed), 2, "it is asked beside, once at a time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_nobody_owns_a_shard_is_believed_only_of_a_log_that_answers() {
+        let owners = owners(&Arc::new(SilentLogs { is_away: true, ..SilentLogs::default() }));
+        *owners.told[1].last.lock() = Some(LastWord { asked: Instant::now(), owner: Ok(None) });
+        assert_eq!(owners.owner(1).await.unwrap(), None, "the log has just said it");
+        advance(Duration::from_secs(1)).await;
+        assert!(matches!(owners.owner(1).await, Err(LogError::Unavailable(_))));
+
+        let idle = OwnedCopy::idle().await;
+        let logs = Arc::new(LogOfCopy(idle.log.clone()));
+        let (fresh_for, patience, silence) = (Duration::from_secs(1), PATIENCE, SILENCE);
+        let copies = vec![Arc::clone(&idle.copy)];
+        let parts = OwnersParts { own: 2, shards: 1, logs, copies, fresh_for, patience, silence };
+        let owners = Owners::new(parts);
+        assert_eq!(owners.owner(0).await.unwrap(), None);
+        idle.log.cut_off(true);
+        advance(fresh_for).await;
+        assert_eq!(idle.copy.owner(2), CopyOwner::Nobody, "the copy has not found out yet");
+        assert!(matches!(owners.owner(0).await, Err(LogError::Unavailable(_))));
     }
 
     #[tokio::test(start_paused = true)]
