@@ -120,6 +120,19 @@ async fn a_change_is_said_with_who_made_it_in_either_format_of_the_log() {
     }
 }
 
+/// Beside the audit log, in which it is one of many.
+#[tokio::test]
+async fn the_line_about_a_change_names_who_made_it_too() {
+    let mut s = start(&[("log.format", "json"), ("audit.log", "off")]).await;
+    assert_eq!(s.post("writer", "/tables/orders", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+    set_level(&s, "off").await;
+    let change = s.request("boss", Method::PUT, "/tables/orders/config").json(&json!({"retention_secs": 60}));
+    assert_eq!(ask(change).await.0, StatusCode::OK);
+    let line: Value = serde_json::from_str(&s.z.log_line("settings changed").await).unwrap();
+    let said = ["table", "principal", "peer"].map(|name| &line[name]);
+    assert_eq!(said, ["orders", "token:boss", "127.0.0.1"], "{line}");
+}
+
 #[tokio::test]
 async fn a_denial_is_said_at_once_whatever_is_asked_for() {
     let mut s = start(&[]).await;

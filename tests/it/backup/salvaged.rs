@@ -71,6 +71,9 @@ async fn one_table_is_printed_at_a_time() {
     refused(&z, &["salvage"], &["db"]).await; // it is in use
     z.kill().await;
     refused(&z, &["salvage"], &["a, b", "--table"]).await;
+    let directory = z.data_dir().display().to_string();
+    let ran = CommandLine::new(&["salvage", "--data-dir", &directory]).run().await;
+    assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "which one is asked for: {}", ran.err);
     let files = || {
         let files = std::fs::read_dir(z.data_dir()).unwrap().map(|entry| entry.unwrap());
         files.map(|file| (file.file_name(), std::fs::read(file.path()).unwrap())).collect::<BTreeMap<_, _>>()

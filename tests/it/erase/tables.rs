@@ -1,13 +1,14 @@
 //! Tables that are deleted at once.
 
+use hyper::http::request::Parts;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{KEEPING, holders, secrets, write};
+use super::{KEEPING, done, erase, holders, secrets, write};
 use testing::{
     TestServer,
-    faults::{Fault, Operation},
-    server::eventually,
+    faults::{Fault, Operation, StandingRefusal},
+    server::{answer, eventually},
 };
 
 /// Deletes the table; the erasure that goes with it, if one does.
@@ -67,6 +68,41 @@ async fn now_is_true_or_false_and_a_table_that_never_was_is_not_found() {
 }
 
 /// A segment that is on its way to S3 while its table is deleted arrives after that, and is named by nobody.
+#[tokio::test]
+async fn one_erasure_too_many_is_refused_and_a_table_that_is_deleted_now_goes_with_the_next_attempt() {
+    let z = TestServer::start_tiered(&[&KEEPING[..], &[("erase.pending", "1")]].concat()).await;
+    write(&z, 0..4).await;
+    z.flush_and_evict().await;
+    let no_deletes = |head: &Parts| head.method == Method::DELETE;
+    z.store().refuse(Some(StandingRefusal::only(no_deletes, 403, "AccessDenied")));
+    let stuck = erase(&z, &json!({"offsets": [1]})).await;
+
+    let asked =
+        z.request(Method::POST, "/tables/t/erase").json(&json!({"offsets": [2]})).send().await.unwrap();
+    assert!(asked.headers().contains_key("retry-after"));
+    let (status, problem) = answer(asked).await;
+    let told = |problem: &Value| ["code", "reason"].map(|name| problem[name].clone());
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+    assert_eq!(told(&problem), [json!("overloaded"), json!("erasures")], "{problem}");
+    let (status, problem) = z.delete("/tables/t?now=true").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+    assert_eq!(told(&problem), [json!("overloaded"), json!("erasures")], "{problem}");
+    assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND, "that much is done");
+
+    z.store().refuse(None);
+    done(&z, &stuck).await;
+    let (status, place) = delete(&z, "?now=true").await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let place = place.unwrap();
+    eventually("it is done", async || z.get(&place).await.1["status"] == "done").await;
+    for number in 0..4 {
+        for secret in secrets(number) {
+            assert_eq!(holders(&z, &secret), [""; 0], "{number}");
+        }
+    }
+    z.audit().await;
+}
+
 #[tokio::test]
 async fn now_waits_for_what_is_on_its_way() {
     let z = TestServer::start_tiered(&KEEPING).await;

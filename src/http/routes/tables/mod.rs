@@ -263,7 +263,8 @@ fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatu
 /// Nobody can read its events any more. Their objects in S3 stay for `manifests.keep_secs` (two days), and
 /// at least `compaction.grace_secs`, in case the deletion was a mistake; what RocksDB's files hold of them
 /// goes with its compactions. With `now=true` both go at once, and nothing brings them back: the header
-/// `Location` names the erasure that says how far that is.
+/// `Location` names the erasure that says how far that is. Where too many erasures are under way it is 503:
+/// the table is deleted by then, and the same request does the rest once there is room.
 #[utoipa::path(
     delete,
     path = "/tables/{table}",
@@ -295,6 +296,7 @@ pub(crate) async fn delete_table(
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let whole = erase::whole(&name, &before, after, state.clock.now_ms());
+    // If it is refused, the table is deleted all the same, and who asks again has the rest done.
     let asked = erase::ask(&state, whole, &by).await?;
     let place = [(header::LOCATION, format!("/tables/{name}/erase/{}", asked.id))];
     Ok((StatusCode::NO_CONTENT, place).into_response())
