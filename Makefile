@@ -8,7 +8,7 @@ WITH_NATS = python=$$(.ci/python) && export NATS_SERVER="$${python%/*}/nats-serv
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test test-pods test-auth demo demo-kills clients contract stores log-check deploy-check image-check supply-check notice requirements kube-build kube-check observe runbooks console-check bench bench-report backup-rate cost cost-light torture fuzz bugs bugs-check release check setup
+.PHONY: help run test test-pods test-auth demo demo-kills clients contract stores log-check deploy-check image-check supply-check notice requirements kube-build kube-check observe runbooks console-check bench bench-report backup-rate capacity cost cost-light torture fuzz bugs bugs-check release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -109,6 +109,10 @@ cost-light: setup ## The same of the build that the tests use, where only more t
 backup-rate: setup ## Measure a backup against a plain copy; RATE="--events 100000"
 	$(CARGO) build --locked --release --bins --examples
 	python3 tests/backup_rate.py $(TARGET:debug=release)/zombi $(TARGET:debug=release)/examples/s3 $(RATE)
+
+capacity: setup ## Measure what a partition, a consumer offset, a segment and a key take; CAPACITY="--only keys"
+	$(CARGO) build --locked --release --bins --examples
+	python3 -B tests/capacity.py $(TARGET:debug=release)/zombi $(TARGET:debug=release)/examples/s3 $(CAPACITY)
 
 torture: setup ## Break everything around it; TORTURE="--seconds 600 --seed 7 --only kills", TORTURE="--only logs", TORTURE="--only random --seconds 3600"
 	$(WITH_NATS); $(CARGO) test --locked $(TESTED) --test torture -- $(TORTURE)
