@@ -19,7 +19,7 @@ use contracts::{
     idempotency::{FirstWrite, Hash, KeyWindow},
 };
 
-/// Roughly the bytes that a key takes on the volume; `make bench` measures them.
+/// Bytes that a key takes on the volume, uncompressed; `make capacity` measures what is left of them in files.
 pub const KEY_BYTES: u64 = 72;
 /// Keys are counted together for this long.
 const MINUTE_MS: i64 = 60_000;
