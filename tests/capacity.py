@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Measures what docs/operations/capacity.md says of memory and disk: bytes a partition, a consumer offset, a segment and a key.
+"""Measures for docs/operations/capacity.md how many bytes a partition, a consumer offset, a segment and a key take.
 
     tests/capacity.py ZOMBI S3 [--scale N] [--only WHAT]
 
-ZOMBI and S3 are the two binaries, as for tests/demo.py; take release builds. Each is measured on a store of its own, as the
-difference between a store with many of them and one with half as many; memory is what is resident once it is quiet, where they
-were made and after the next start, with the allocator settings of the image. Prints; it judges nothing.
+ZOMBI and S3 are the two binaries, as for tests/demo.py; take release builds. Each is measured on a store of its own: how much
+it grows by the second half of them, and for keys by how much it is larger than one without. Memory is what is resident once it is
+quiet, where they were made and after the next start, with the allocator settings of the image. Prints; it judges nothing.
 """
 
 import argparse
 import glob
+import json
 import os
 import re
 import tempfile
@@ -60,16 +61,13 @@ def offsets(arguments, directory, s3):
 
 def segments(arguments, directory, s3):
     with Store(arguments, directory, s3) as store:
-        sizes = []
-
-        def flush(number):
-            if number == store.half:
-                sizes.append(largest_manifest(s3))
+        def flush(_):
             store.write("t", range(WIDTH))
             store.ask("/flush")
 
         store.say_memory("segment", flush)
-        say(f"{'segment':16} {(largest_manifest(s3) - sizes[0]) / (store.half * WIDTH):6.0f} bytes of a checkpoint")
+        size, count = last_checkpoint(s3)
+        say(f"{'segment':16} {size / count:6.0f} bytes of a checkpoint")
 
 
 def keys(arguments, directory, s3):
@@ -95,9 +93,16 @@ def kept(arguments, directory, s3, name):
         return sum(os.path.getsize(path) for path in glob.glob(os.path.join(store.zombi.volume, "**", "*.sst"), recursive=True))
 
 
-def largest_manifest(s3):
+def last_checkpoint(s3):
+    """Its bytes, and how many segments it names."""
     found = glob.glob(os.path.join(s3.directory, "demo", "**", "manifests", "**", "*"), recursive=True)
-    return max(os.path.getsize(path) for path in found if os.path.isfile(path))
+    for path in sorted(filter(os.path.isfile, found), reverse=True):
+        with open(path) as file:
+            text = file.read()
+        segments = (json.loads(text).get("state") or {}).get("segments")
+        if segments:
+            return len(text), len(segments)
+    check(False, "there is a checkpoint with segments: take a larger --scale")
 
 
 class Store:
