@@ -18,9 +18,8 @@ import time
 
 from demo import S3, Zombi, check, say
 
-# Partitions of each table.
+# How many of them a request makes.
 WIDTH = 1000
-KEYS_OF_A_BULK = 10_000
 # Upkeep waits: nothing is merged while it is counted. Caches and buffers, whose size is a setting, are small.
 STILL = {"compaction.interval_secs": "86400", "flush.interval_secs": "86400", "limits.partitions": "1000000",
          "limits.group_offsets": "1000000", "hot.cache_bytes": "0", "cold.cache_bytes": "0", "hot.write_buffer_bytes": "1048576"}
@@ -33,6 +32,7 @@ def main():
     parser.add_argument("--scale", type=int, default=100, help="thousands of each that are made (default: 100)")
     parser.add_argument("--only", choices=MEASURES, help="one of them")
     arguments = parser.parse_args()
+    check(arguments.scale >= 2, "there are two halves: --scale is 2 or more")
     os.environ |= {"MALLOC_ARENA_MAX": "1", "MIMALLOC_PURGE_DELAY": "100"}
     for name in [arguments.only] if arguments.only else MEASURES:
         with tempfile.TemporaryDirectory(prefix="zombi-capacity-") as directory:
@@ -71,20 +71,20 @@ def segments(arguments, directory, s3):
 
 
 def keys(arguments, directory, s3):
-    with_keys, without = (kept(arguments, os.path.join(directory, name), s3, name) for name in ("keyed", "plain"))
-    say(f"{'key':16} {(with_keys - without) / (arguments.scale * WIDTH):6.0f} bytes of disk")
+    keyed = kept(arguments, os.path.join(directory, "keyed"), s3, lambda number: {"idempotency_key": f"key-{number:032}"})
+    plain = kept(arguments, os.path.join(directory, "plain"), s3, lambda _: {})
+    say(f"{'key':16} {(keyed - plain) / (arguments.scale * WIDTH):6.0f} bytes of disk")
 
 
 MEASURES = {"partitions": partitions, "offsets": offsets, "segments": segments, "keys": keys}
 
 
-def kept(arguments, directory, s3, name):
+def kept(arguments, directory, s3, key):
     """What is left on a volume whose events are all in S3 and evicted, once RocksDB has written it into files."""
     os.mkdir(directory)
-    with Store(arguments, directory, s3, {"s3.prefix": name}) as store:
-        for start in range(0, arguments.scale * WIDTH, KEYS_OF_A_BULK):
-            some = range(start, min(start + KEYS_OF_A_BULK, arguments.scale * WIDTH))
-            key = (lambda number: {"idempotency_key": f"key-{number:032}"}) if name == "keyed" else (lambda _: {})
+    with Store(arguments, directory, s3, {"s3.prefix": os.path.basename(directory)}) as store:
+        for start in range(0, arguments.scale * WIDTH, WIDTH):
+            some = range(start, start + WIDTH)
             store.ask("/tables/t/bulk", {"records": [{"payload": "x"} | key(number) for number in some]})
         store.ask("/flush")
         for _ in range(2):

@@ -388,6 +388,8 @@ pub(crate) mod tests {
         }
     }
 
+    const FRESH_FOR: Duration = Duration::from_secs(1);
+
     const PATIENCE: Duration = Duration::from_secs(2);
 
     /// Longer than an owner is silent.
@@ -399,8 +401,13 @@ pub(crate) mod tests {
 
     /// As a pod without a copy knows them.
     fn owners_by(own: u32, logs: Arc<dyn ShardLogs>) -> Owners {
-        let (fresh_for, patience, silence) = (Duration::from_secs(1), PATIENCE, SILENCE);
-        Owners::new(OwnersParts { own, shards: 2, logs, copies: Vec::new(), fresh_for, patience, silence })
+        owners_with(own, logs, Vec::new())
+    }
+
+    /// As a pod with these copies knows them.
+    fn owners_with(own: u32, logs: Arc<dyn ShardLogs>, copies: Vec<Arc<OwnCopy>>) -> Owners {
+        let (fresh_for, patience, silence) = (FRESH_FOR, PATIENCE, SILENCE);
+        Owners::new(OwnersParts { own, shards: 2, logs, copies, fresh_for, patience, silence })
     }
 
     /// The log of a copy, for every shard.
@@ -505,13 +512,10 @@ pub(crate) mod tests {
 
         let idle = OwnedCopy::idle().await;
         let logs = Arc::new(LogOfCopy(idle.log.clone()));
-        let (fresh_for, patience, silence) = (Duration::from_secs(1), PATIENCE, SILENCE);
-        let copies = vec![Arc::clone(&idle.copy)];
-        let parts = OwnersParts { own: 2, shards: 1, logs, copies, fresh_for, patience, silence };
-        let owners = Owners::new(parts);
+        let owners = owners_with(2, logs, vec![Arc::clone(&idle.copy)]);
         assert_eq!(owners.owner(0).await.unwrap(), None);
         idle.log.cut_off(true);
-        advance(fresh_for).await;
+        advance(FRESH_FOR).await;
         assert_eq!(idle.copy.owner(2), CopyOwner::Nobody, "the copy has not found out yet");
         assert!(matches!(owners.owner(0).await, Err(LogError::Unavailable(_))));
     }

@@ -67,7 +67,6 @@ async fn now_is_true_or_false_and_a_table_that_never_was_is_not_found() {
     assert_eq!(z.get("/tables/t").await.1["count"], 1);
 }
 
-/// A segment that is on its way to S3 while its table is deleted arrives after that, and is named by nobody.
 #[tokio::test]
 async fn one_erasure_too_many_is_refused_and_a_table_that_is_deleted_now_goes_with_the_next_attempt() {
     let z = TestServer::start_tiered(&[&KEEPING[..], &[("erase.pending", "1")]].concat()).await;
@@ -103,6 +102,7 @@ async fn one_erasure_too_many_is_refused_and_a_table_that_is_deleted_now_goes_wi
     z.audit().await;
 }
 
+/// A segment that is on its way to S3 while its table is deleted arrives after that, and is named by nobody.
 #[tokio::test]
 async fn now_waits_for_what_is_on_its_way() {
     let z = TestServer::start_tiered(&KEEPING).await;
