@@ -6,7 +6,7 @@ ARG RUST=docker.io/library/rust:1.95-slim-trixie
 ARG RUNTIME=gcr.io/distroless/cc-debian13:nonroot
 
 FROM ${RUST} AS builder
-# RocksDB is C++, and its binding is made with libclang. Versions follow the base image, which is pinned.
+# RocksDB is C++, and its binding is made with libclang. Versions follow the base image.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends g++ libclang-dev make && rm -rf /var/lib/apt/lists/*
 # Writes the list of crates into the binary, where `cargo audit bin` and scanners of images find it.

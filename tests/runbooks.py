@@ -191,7 +191,7 @@ def fill(oncall):
     oncall.request("POST", "/consumers/billing/commit", {"table": "orders", "partition": 0, "offset": 3})
     oncall.request("POST", "/flush")
     erasure = oncall.request("POST", "/tables/orders/erase", {"offsets": [0], "reason": "ticket 1"})["id"]
-    # No state from before it can be restored, and the pages tell of states from now on.
+    # What was before it comes back without the event, and the pages tell of states from now on.
     until = time.monotonic() + 300
     while oncall.request("GET", f"/tables/orders/erase/{erasure}")["status"] != "done":
         check(time.monotonic() < until, "the erasure is done")

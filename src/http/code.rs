@@ -177,7 +177,7 @@ codes! {
         "A browser sent the write from a page of another origin."
         "List the page's origin in `http.origins`, if it may write here."
     WrongHost "wrong_host" MISDIRECTED_REQUEST
-        "`Host` is none of those in `http.hosts`."
+        "`Host` is none of those in `http.hosts`, or, if that is empty, a browser asks at a name that is not the server's own."
         "Use one of the server's names, or list this one."
     Moved "moved" MISDIRECTED_REQUEST
         "The pod was asked for what another one owns. Between pods `Zombi-Owner` names it; a client sees \

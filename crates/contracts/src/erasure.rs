@@ -151,6 +151,20 @@ impl ErasedPart {
         Self { partition, ranges }
     }
 
+    /// Offsets of several parts, as ranges in any order, which may overlap.
+    pub fn joined(partition: PartitionNumber, mut ranges: Vec<(Offset, Offset)>) -> Self {
+        ranges.retain(|(start, end)| start < end);
+        ranges.sort_unstable();
+        let mut joined: Vec<(Offset, Offset)> = Vec::new();
+        for (start, end) in ranges {
+            match joined.last_mut() {
+                Some((_, until)) if start <= *until => *until = end.max(*until),
+                _ => joined.push((start, end)),
+            }
+        }
+        Self { partition, ranges: joined }
+    }
+
     /// The ranges.
     pub fn ranges(&self) -> impl Iterator<Item = OffsetRange> + '_ {
         self.ranges

@@ -55,6 +55,25 @@ async fn a_restore_to_an_earlier_manifest_brings_nothing_back_that_was_erased() 
     }
 }
 
+/// Nothing is written anew for what had expired: its objects go, and a backup has them still.
+#[tokio::test]
+async fn what_had_expired_when_it_was_erased_comes_back_from_no_backup() {
+    let (z, number) = filled().await;
+    assert_eq!(z.delete("/tables/t").await.0, 204);
+    z.flush_and_evict().await;
+    done(&z, &["backup", "--to", &at("backup")]).await;
+    // The next write revives the table.
+    z.post("/tables/t", &json!({"payload": "later"})).await;
+    erase(&z).await;
+    done(&z, &["backup", "--to", &at("backup")]).await;
+    let (from, to) = (at("backup"), at("then"));
+    let words = ["restore", "--from", &from, "--to", &to, "--at", &number, "--source-is-gone"];
+    let restored = json_of(&z, &words).await;
+    assert_eq!(restored["cut_segments"], 1, "{restored}");
+    done(&z, &["verify", &to]).await;
+    expect_erased(&serve(&z, "then").await).await;
+}
+
 #[tokio::test]
 async fn manifests_made_anew_name_what_was_written_anew() {
     let (mut z, _) = filled().await;

@@ -162,7 +162,17 @@ impl<'a> Past<'a> {
             }
         }
         if let Some(found) = low.checked_sub(1) {
-            return Ok(readable[found]);
+            let number = readable[found];
+            let next = readable.get(low).copied().unwrap_or(self.latest + 1);
+            if next == number + 1 {
+                return Ok(number);
+            }
+            // Old ones are deleted, but for those that begin an epoch: the state of then is between the two.
+            return Err(StorageError::Refused(format!(
+                "the state of that time cannot be read any more: it is behind manifest {number} and before \
+                 {next}; those that can be restored: {}",
+                shown(&readable)
+            )));
         }
         let oldest = match readable.first() {
             Some(number) => {

@@ -25,7 +25,7 @@ use crate::{
     watcher::Unwatched,
 };
 use contracts::{
-    erasure::tombstone,
+    erasure::{ErasedPart, Erasure, tombstone},
     error::StorageError,
     event::{Event, Record},
     name::{Partition, TableName},
@@ -161,6 +161,91 @@ async fn a_backup_is_renewed_and_restored_at_any_manifest() {
         is_refused(restore(&source, &scratch.place("x"), none, &Unwatched).await, "0 to 1");
         assert_eq!(scratch.place("x").first("").await.unwrap(), None);
     }
+}
+
+/// Adds a link behind those of [`store`].
+async fn add_link(place: &Directory, number: u64, changes: Changes) {
+    let store_id = chain::load(place).await.unwrap().last.unwrap().store_id;
+    let (epoch, written_ms) = (number + 2, 10_000 * (number as i64 + 1));
+    let link = Manifest { epoch, store_id, written_ms, opens: true, ..link_of(number, changes) };
+    place.create(&manifest::key(number), manifest::encode(&link).into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_time_whose_manifests_are_gone_is_refused() {
+    let scratch = Scratch::new();
+    let place = scratch.place("store");
+    store(&place, Framing::Zstd).await;
+    let (state, _) = past::Past::of(&place).await.unwrap().state(1).await.unwrap();
+    // Nothing but the first one and the last checkpoint, as upkeep leaves them.
+    place.delete(&manifest::key(1)).await.unwrap();
+    let last = chain::load(&place).await.unwrap().last.unwrap();
+    let link = Manifest {
+        number: 100,
+        checkpoint: 100,
+        epoch: 3,
+        written_ms: 1_000_000,
+        opens: true,
+        state: Some(state.checkpoint()),
+        changes: Changes::default(),
+        ..last
+    };
+    place.create(&manifest::key(100), manifest::encode(&link).into()).await.unwrap();
+    let options =
+        |time_ms| RestoreOptions { point: RestorePoint::Time(time_ms), ..RestoreOptions::default() };
+    for time_ms in [20_000, 999_999] {
+        let refused = restore(&place, &scratch.place("x"), options(time_ms), &Unwatched).await;
+        is_refused(refused, "behind manifest 0 and before 100");
+    }
+    let now = restored(&place, &scratch.place("now"), RestorePoint::Time(1_000_000)).await;
+    assert_eq!((now.manifest, now.events), (100, 15));
+}
+
+/// No segment was written anew without it, as its events had expired: the erasure alone says so.
+#[tokio::test]
+async fn what_was_erased_since_is_erased_in_every_state_that_comes_back() {
+    for framing in [Framing::Zstd, Framing::Plain] {
+        let scratch = Scratch::new();
+        let place = scratch.place("store");
+        store(&place, framing).await;
+        let asked = Erasure::asked(partition().table, vec![ErasedPart::of(3, vec![2, 7, 12])], 7);
+        let done = Erasure { done_ms: Some(9), parts: Vec::new(), ..asked.clone() };
+        for (number, erasure) in [(2, asked), (3, done)] {
+            add_link(&place, number, Changes { erasures: vec![erasure], ..Changes::default() }).await;
+        }
+        for (number, erased, count) in [(0, vec![2, 7], 10), (1, vec![2, 7, 12], 15)] {
+            let then = scratch.place(&format!("then-{number}"));
+            let report = restored(&place, &then, RestorePoint::Manifest(number)).await;
+            assert_eq!((report.cut_segments, report.events, events(&then).await), (2, count, count));
+            let mut found = Vec::new();
+            for meta in &chain::load(&then).await.unwrap().state.partitions[&partition()].segments {
+                assert!(meta.erased > 0, "it says so");
+                let (segment, stored) = crate::fetch_whole(&then, &partition(), meta.clone()).await.unwrap();
+                let mut take = |one: Record| found.extend(one.event.is_erased().then_some(one.offset));
+                formats::of(&segment.meta).unwrap().decode(&segment, &stored, &mut take).unwrap();
+            }
+            assert_eq!(found, erased);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_earlier_state_gives_no_offset_again_that_was_given_since() {
+    let scratch = Scratch::new();
+    let place = scratch.place("store");
+    store(&place, Framing::Zstd).await;
+    // The writer of manifest 0 had stopped as it should, and another has written since.
+    let cold = |end, reserved_upto| ColdPartition { end, reserved_upto, ..ColdPartition::default() };
+    let (given, another) = (cold(15, 5000).entry(&partition()), Partition { number: 4, ..partition() });
+    let changes = Changes { partitions: vec![given, cold(0, 600).entry(&another)], ..Changes::default() };
+    add_link(&place, 2, changes).await;
+    let options = RestoreOptions { point: RestorePoint::Manifest(0), ..RestoreOptions::default() };
+    let then = scratch.place("then");
+    let report = restore(&place, &then, options, &Unwatched).await.unwrap();
+    assert_eq!((report.partitions_with_a_gap, report.events), (2, 10));
+    let state = chain::load(&then).await.unwrap().state;
+    let reserved: Vec<u64> = state.partitions.values().map(|cold| cold.reserved_upto).collect();
+    assert_eq!(reserved, [5000, 600]);
 }
 
 #[tokio::test]

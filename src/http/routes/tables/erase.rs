@@ -225,10 +225,11 @@ pub(super) async fn ask(
     by: &RequestSender,
 ) -> Result<ErasureShown, Problem> {
     erasure.asked_by = by.caller.principal().map(ToString::to_string);
-    let erasure = state.erasures.ask(erasure).await?;
+    // Before it is noted: whoever goes away then has asked for it all the same.
     let Erasure { id, table, events, reason, .. } = &erasure;
     let detail = format!("{id}, events {events}: {}", reason.as_deref().unwrap_or("no reason given"));
     by.log("erasure asked for", Resource::Table(table), Some(&detail));
+    let erasure = state.erasures.ask(erasure).await?;
     Ok(ErasureProgress { erasure, trouble: None }.into())
 }
 

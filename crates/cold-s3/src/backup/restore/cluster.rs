@@ -10,7 +10,7 @@
 //! with the same words goes on as `restore.json` says. Killed in the middle of 4, notes of shards may stay:
 //! nobody reads them.
 
-use std::slice;
+use std::{collections::BTreeMap, slice};
 
 use uuid::Uuid;
 
@@ -234,7 +234,7 @@ async fn states(parts: &[RestorePart<'_>]) -> Result<Restored, StorageError> {
     for part in parts {
         let (mut state, last) = Past::of(part.from).await?.state(part.manifest).await?;
         narrow(&mut state, &part.tables)?;
-        let restored = Restored { state, last, pieces: Vec::new() };
+        let restored = Restored { state, last, pieces: Vec::new(), erased: BTreeMap::new() };
         whole = Some(match whole {
             None => restored,
             Some(others) => others.and(restored),

@@ -5,7 +5,10 @@ mod cluster;
 mod pieces;
 mod wanted;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use uuid::Uuid;
 
@@ -15,7 +18,9 @@ pub(super) use self::{
 };
 use self::{
     pieces::copy_pieces,
-    wanted::{Segments, add_erasures, clip_erasures, close, doubtful, is_erased_since, narrow},
+    wanted::{
+        Segments, add_erasures, clip_erasures, close, doubtful, erased_in, is_erased_since, narrow, reserve,
+    },
 };
 use super::{
     copying::Copier,
@@ -34,6 +39,7 @@ use crate::{
 use contracts::{
     clock::TimestampMs,
     crash,
+    erasure::ErasedPart,
     error::StorageError,
     name::{Partition, TableName},
     segment::SegmentMeta,
@@ -87,7 +93,7 @@ pub struct RestoreReport {
     pub partitions: u64,
     /// Segments.
     pub segments: u64,
-    /// Those among them that had to be cut.
+    /// Those among them that had to be cut, or hold what was erased since.
     pub cut_segments: u64,
     /// Events.
     pub events: u64,
@@ -115,9 +121,17 @@ struct Restored {
     state: ColdState,
     last: Manifest,
     pieces: Vec<(Partition, Piece)>,
+    /// What was erased since, and may still be in the pieces.
+    erased: BTreeMap<Partition, ErasedPart>,
 }
 
 impl Restored {
+    /// Whether a piece is a whole segment of which nothing was erased since.
+    fn is_taken_whole(&self, partition: &Partition, piece: &Piece) -> bool {
+        let is_erased = self.erased.get(partition).is_some_and(|part| part.touches(piece.range));
+        piece.is_whole() && !is_erased
+    }
+
     /// The epoch of the new chain: greater than that of any segment in it, so that no name can repeat.
     fn epoch(&self) -> u64 {
         let of_segments = self.pieces.iter().map(|(_, piece)| piece.meta.epoch).max();
@@ -136,6 +150,7 @@ impl Restored {
         self.state.consumers.extend(other.state.consumers);
         self.state.erasures.extend(other.state.erasures);
         self.pieces.extend(other.pieces);
+        self.erased.extend(other.erased);
         self
     }
 }
@@ -234,7 +249,8 @@ async fn plan_all(parts: &[RestorePart<'_>], options: &RestoreOptions) -> Result
 
 /// The report on what is put, or would be.
 fn planned(restored: &Restored, store_id: Option<Uuid>) -> RestoreReport {
-    let cut = restored.pieces.iter().filter(|(_, piece)| !piece.is_whole()).count();
+    let is_cut = |(partition, piece): &&(Partition, Piece)| !restored.is_taken_whole(partition, piece);
+    let cut = restored.pieces.iter().filter(is_cut).count();
     report(&restored.state, &restored.last, cut, store_id)
 }
 
@@ -330,6 +346,9 @@ async fn plan(
             segments.add_state(latest)?;
         }
         add_erasures(&mut state, latest);
+        if !options.source_is_gone {
+            reserve(&mut state, latest);
+        }
     }
     let pieces = segments.pieces(&state).map_err(|(partition, hole)| {
         StorageError::Refused(format!(
@@ -352,7 +371,7 @@ async fn plan(
         )));
     }
     clip_erasures(&mut state);
-    Ok(Restored { state, last, pieces })
+    Ok(Restored { state, last, pieces, erased: erased_in(&links) })
 }
 
 /// Begins the new chain.

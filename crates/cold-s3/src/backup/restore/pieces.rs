@@ -15,7 +15,9 @@ use crate::{
     place::{ObjectPlace, create_same},
 };
 use contracts::{
+    erasure::{ErasedPart, tombstone},
     error::StorageError,
+    event::Record,
     name::Partition,
     offload::offload_cold,
     segment::{Segment, SegmentId, SegmentMeta},
@@ -35,10 +37,11 @@ pub(super) async fn copy_pieces(
     let epoch = restored.epoch();
     let work = stream::iter(restored.pieces.clone()).map(|(partition, piece)| async move {
         let bytes = piece.meta.bytes;
-        let put = if piece.is_whole() {
+        let put = if restored.is_taken_whole(&partition, &piece) {
             copy_whole(copier, &partition, piece).await?
         } else {
-            copy_part(copier, &partition, piece, epoch).await?
+            let erased = restored.erased.get(&partition).cloned();
+            copy_part(copier, &partition, piece, (epoch, erased)).await?
         };
         copier.watcher.did(bytes);
         Ok::<_, StorageError>(put.map(|meta| (partition, meta)))
@@ -73,16 +76,17 @@ async fn copy_whole(
     Ok(Ok(meta))
 }
 
-/// Writes a part of a segment as a segment of its own. The same part always gives the same bytes.
+/// Writes a part of a segment as a segment of its own, of an epoch and without the events that were erased. The
+/// same part always gives the same bytes.
 async fn copy_part(
     copier: &Copier<'_>,
     partition: &Partition,
     piece: Piece,
-    epoch: u64,
+    (epoch, erased): (u64, Option<ErasedPart>),
 ) -> Result<Result<Arc<SegmentMeta>, String>, StorageError> {
     let Piece { meta, range } = piece;
     let segment = match fetch_if_there(copier.from, partition, meta).await? {
-        Ok(fetched) => part_of(fetched, range, epoch).await?,
+        Ok(fetched) => part_of(fetched, range, epoch, erased).await?,
         Err(gone) => return Ok(Err(gone)),
     };
     put(copier.to, &segment).await?;
@@ -97,7 +101,7 @@ pub(in crate::backup) async fn cut(
     epoch: u64,
 ) -> Result<Segment, StorageError> {
     let Piece { meta, range } = piece;
-    part_of(fetch_whole(from, partition, meta).await?, range, epoch).await
+    part_of(fetch_whole(from, partition, meta).await?, range, epoch, None).await
 }
 
 /// The segment that a part of another one makes.
@@ -105,14 +109,17 @@ async fn part_of(
     (segment, stored): (LocatedSegment, SegmentObjects),
     range: OffsetRange,
     epoch: u64,
+    erased: Option<ErasedPart>,
 ) -> Result<Segment, StorageError> {
     offload_cold(move || {
+        let is_erased = |offset| erased.as_ref().is_some_and(|part| part.contains(offset));
         let format = formats::of(&segment.meta)?;
         let partition = segment.partition.clone();
         let mut builder = format.builder(SegmentId { partition, start: range.start, epoch });
         format.decode(&segment, &stored, &mut |record| {
             if range.contains(record.offset) {
-                builder.push(&record);
+                let event = if is_erased(record.offset) { tombstone(&record.event) } else { record.event };
+                builder.push(&Record { event, ..record });
             }
         })?;
         builder.finish()

@@ -13,11 +13,11 @@ use crate::{
     state::ColdState,
 };
 use contracts::{
-    erasure::Erasure,
+    erasure::{ErasedPart, Erasure},
     error::StorageError,
     name::{Partition, TableName},
     segment::SegmentMeta,
-    sequence::OffsetRange,
+    sequence::{Offset, OffsetRange},
 };
 
 /// Leaves only some tables.
@@ -54,6 +54,34 @@ pub(super) fn close(state: &mut ColdState) {
         let end = ends.get(&(key.table.clone(), key.partition)).copied().unwrap_or(0);
         *offset = end.min(*offset);
     }
+}
+
+/// Lets no partition of the restored tables go on below what the source has given since, to whatever events.
+pub(super) fn reserve(state: &mut ColdState, latest: &ColdState) {
+    let of_partitions = state.partitions.keys().map(|partition| partition.table.to_string());
+    let tables: BTreeSet<String> = of_partitions.chain(state.tables.keys().cloned()).collect();
+    for (partition, now) in &latest.partitions {
+        if now.reserved_upto > 0 && tables.contains(partition.table.as_str()) {
+            let cold = state.partitions.entry(partition.clone()).or_default();
+            cold.reserved_upto = now.reserved_upto.max(cold.reserved_upto);
+        }
+    }
+}
+
+/// What was erased in some links, and is not in the older ones. Of events that had expired no segment is written
+/// anew: only the erasures themselves say so, as they are listed before they are done.
+pub(super) fn erased_in(links: &[Manifest]) -> BTreeMap<Partition, ErasedPart> {
+    let mut ranges: BTreeMap<Partition, Vec<(Offset, Offset)>> = BTreeMap::new();
+    for erasure in links.iter().flat_map(|link| &link.changes.erasures) {
+        for (partition, part) in erasure.partitions() {
+            ranges.entry(partition).or_default().extend(&part.ranges);
+        }
+    }
+    let joined = |(partition, ranges): (Partition, _)| {
+        let part = ErasedPart::joined(partition.number, ranges);
+        (partition, part)
+    };
+    ranges.into_iter().map(joined).collect()
 }
 
 /// Adds the erasures that were asked for since and are not done: the restored store carries them out.
@@ -204,8 +232,6 @@ mod tests {
         manifest::{Changes, ConsumerKey, SegmentEntry, tests::link_of},
         state::ColdPartition,
     };
-    use contracts::erasure::ErasedPart;
-
     fn partition(table: &str) -> Partition {
         Partition::new(TableName::parse(table).unwrap(), 0)
     }
@@ -247,6 +273,19 @@ mod tests {
         close(&mut closed);
         assert!(closed.partitions.values().all(|cold| cold.reserved_upto == 30));
         assert!(closed.consumers.values().all(|offset| *offset == 30));
+    }
+
+    #[test]
+    fn what_the_source_has_given_since_is_reserved() {
+        let (mut then, mut latest) = (state(), state());
+        narrow(&mut then, &[partition("a").table]).unwrap();
+        close(&mut then);
+        let another = Partition { number: 7, ..partition("a") };
+        latest.partitions.insert(another.clone(), ColdPartition { reserved_upto: 50, ..Default::default() });
+        reserve(&mut then, &latest);
+        let reserved: Vec<_> = then.partitions.iter().map(|(one, cold)| (one, cold.reserved_upto)).collect();
+        assert_eq!(reserved, [(&partition("a"), 1000), (&another, 50)], "and nothing of other tables");
+        assert_eq!((then.partitions[&partition("a")].end, then.partitions[&another].end), (30, 0));
     }
 
     #[test]
@@ -327,6 +366,23 @@ mod tests {
         assert_eq!(found(&latest, &added, &old), None, "it was made behind the gap");
         let before = [link(8, &[built(0, 5)]), link(11, &[])];
         assert_eq!(found(&latest, &before, &old), Some(partition("a")));
+    }
+
+    #[test]
+    fn links_say_what_was_erased() {
+        let erasure = |table: &str, ranges: &[(u64, u64)]| {
+            let part = ErasedPart { partition: 0, ranges: ranges.to_vec() };
+            Erasure::asked(partition(table).table, vec![part], 7)
+        };
+        let asked = [erasure("a", &[(7, 9), (12, 13)]), erasure("b", &[(0, 4)]), erasure("a", &[(2, 8)])];
+        let done = Erasure { done_ms: Some(9), parts: Vec::new(), ..asked[0].clone() };
+        let link = |number, erasures: &[Erasure]| {
+            link_of(number, Changes { erasures: erasures.to_vec(), ..Changes::default() })
+        };
+        let found =
+            erased_in(&[link(8, &asked[..1]), link(9, &[]), link(10, &asked[1..]), link(11, &[done])]);
+        let ranges: Vec<_> = found.into_iter().map(|(partition, part)| (partition, part.ranges)).collect();
+        assert_eq!(ranges, [(partition("a"), vec![(2, 9), (12, 13)]), (partition("b"), vec![(0, 4)])]);
     }
 
     #[test]
