@@ -112,7 +112,7 @@ pub(crate) async fn verify(
         // Before all is read in vain; it is looked at again then.
         Box::pin(must_have_stopped(place)).await?;
     }
-    let Audit { findings, segments, events, bytes, lost_offsets, mut unnamed } =
+    let Audit { findings, segments, events, bytes, kept, lost_offsets, mut unnamed } =
         Box::pin(audit::audit_all(place, watcher)).await?;
     if segments == 0 && findings.is_empty() {
         Box::pin(refuse_nothing(place)).await?;
@@ -126,7 +126,7 @@ pub(crate) async fn verify(
     if asked.json {
         let mut said = json!({
             "findings": findings, "segments": segments, "events": events, "bytes": bytes,
-            "lost_offsets": lost_offsets, "unnamed": unnamed,
+            "kept_segments": kept, "lost_offsets": lost_offsets, "unnamed": unnamed,
         });
         if asked.delete_unnamed {
             said["deleted"] = json!(deleted);
@@ -146,8 +146,8 @@ pub(crate) async fn verify(
     }
     writeln!(
         out,
-        "{segments} segments with {events} events in {bytes} bytes are right; {lost_offsets} offsets are \
-         declared lost"
+        "{segments} segments with {events} events in {bytes} bytes are right, and {kept} that are kept so that an \
+         earlier state can be restored; {lost_offsets} offsets are declared lost"
     )?;
     ended?;
     if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) }

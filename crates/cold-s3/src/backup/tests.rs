@@ -171,26 +171,55 @@ async fn add_link(place: &Directory, number: u64, changes: Changes) {
     place.create(&manifest::key(number), manifest::encode(&link).into()).await.unwrap();
 }
 
+/// Adds a checkpoint far behind the last link, with the state after that.
+async fn add_checkpoint(place: &Directory) {
+    let found = chain::load(place).await.unwrap();
+    let link = Manifest {
+        number: 100,
+        checkpoint: 100,
+        epoch: 9,
+        written_ms: 1_000_000,
+        opens: true,
+        state: Some(found.state.checkpoint()),
+        changes: Changes::default(),
+        ..found.last.unwrap()
+    };
+    place.create(&manifest::key(100), manifest::encode(&link).into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn each_manifest_and_each_segment_that_is_kept_is_audited() {
+    let scratch = Scratch::new();
+    let place = scratch.place("store");
+    store(&place, Framing::Zstd).await;
+    add_checkpoint(&place).await;
+    // As if upkeep had not come to it yet.
+    let replaced = put(&place, segment(5, 10, Framing::Zstd)).await;
+    let whole = audit(&place).await.unwrap();
+    assert_eq!((whole.findings, whole.segments, whole.kept), (vec![], 2, 1));
+    for key in [manifest::key(0), manifest::key(1), names::key(&partition(), &replaced).unwrap()] {
+        let body = place.get(&key).await.unwrap().unwrap();
+        place.replace(&key, body.slice(..body.len() - 3)).await.unwrap();
+        let found = audit(&place).await.unwrap().findings;
+        assert!(found.len() == 1 && found[0].contains(&key), "{key}: {found:?}");
+        place.replace(&key, body).await.unwrap();
+    }
+    // One that contradicts those before it.
+    let mut link = manifest::decode(1, &place.get(&manifest::key(1)).await.unwrap().unwrap()).unwrap();
+    link.changes.removed.clear();
+    place.replace(&manifest::key(1), manifest::encode(&link).into()).await.unwrap();
+    let found = audit(&place).await.unwrap().findings;
+    assert!(!found.is_empty() && found[0].contains(&manifest::key(1)), "{found:?}");
+}
+
 #[tokio::test]
 async fn a_time_whose_manifests_are_gone_is_refused() {
     let scratch = Scratch::new();
     let place = scratch.place("store");
     store(&place, Framing::Zstd).await;
-    let (state, _) = past::Past::of(&place).await.unwrap().state(1).await.unwrap();
+    add_checkpoint(&place).await;
     // Nothing but the first one and the last checkpoint, as upkeep leaves them.
     place.delete(&manifest::key(1)).await.unwrap();
-    let last = chain::load(&place).await.unwrap().last.unwrap();
-    let link = Manifest {
-        number: 100,
-        checkpoint: 100,
-        epoch: 3,
-        written_ms: 1_000_000,
-        opens: true,
-        state: Some(state.checkpoint()),
-        changes: Changes::default(),
-        ..last
-    };
-    place.create(&manifest::key(100), manifest::encode(&link).into()).await.unwrap();
     let options =
         |time_ms| RestoreOptions { point: RestorePoint::Time(time_ms), ..RestoreOptions::default() };
     for time_ms in [20_000, 999_999] {
