@@ -7,6 +7,7 @@
 //! Old links are deleted, except the first of each epoch. A writer that slept through any number of takeovers
 //! therefore still finds another's link under the number it wants next: the link that overtook it.
 
+mod hint;
 mod load;
 
 use std::{sync::Arc, time::Duration};
@@ -16,8 +17,11 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub(crate) use self::load::{Author, links, refuse_lost_chain};
 pub use self::load::{Found, follow, load, load_upto, read};
+pub(crate) use self::{
+    hint::write as write_hint,
+    load::{Author, links, load_last, refuse_lost_chain},
+};
 use super::{
     links::Links,
     manifest::{self, CHECKPOINT_EVERY, Changes, Manifest, VERSION},
@@ -60,7 +64,7 @@ pub struct Chain {
     checkpoint: u64,
     /// A link whose PUT was not answered: it may exist or not.
     unsettled: Option<Link>,
-    /// The links that exist.
+    /// The links that exist; of a chain that was just opened those from its last checkpoint on.
     links: Links,
     seen: Arc<LastSeen>,
     /// Seconds that the writer may go on for without seeing the chain; 0 if it needs no lease.
@@ -269,6 +273,21 @@ impl Chain {
     /// Whether these are the bytes of the PUT that was not answered.
     fn is_unsettled(&self, found: &Bytes) -> bool {
         self.unsettled.as_ref().is_some_and(|(_, bytes)| bytes == found)
+    }
+
+    /// The number of the last checkpoint.
+    pub(crate) fn checkpoint(&self) -> u64 {
+        self.checkpoint
+    }
+
+    /// Whether all links that exist are known, and not only those that an opening needs.
+    pub(crate) fn knows_all_links(&self) -> bool {
+        self.links.are_all()
+    }
+
+    /// Adds the links that were there before the first one that is known.
+    pub(crate) fn know_all(&mut self, listed: Links) {
+        self.links.complete(listed);
     }
 
     /// Takes the numbers of links that are no longer needed, to be deleted: a state up to `keep_ms` ago can

@@ -196,7 +196,23 @@ impl S3Cold {
     /// # Errors
     /// `Unavailable` while the chain is not open.
     async fn outdated(&self, keep_ms: i64) -> Result<Vec<u64>, StorageError> {
-        Ok(self.opened()?.chain().await?.outdated(keep_ms))
+        let opened = self.opened()?;
+        let knows_all = opened.chain().await?.knows_all_links();
+        if !knows_all {
+            // While others have the chain.
+            let listed = chain::links(&self.objects).await?;
+            opened.chain().await?.know_all(listed);
+        }
+        let mut chain = opened.chain().await?;
+        Ok(chain.outdated(keep_ms))
+    }
+
+    /// The number of the last checkpoint.
+    ///
+    /// # Errors
+    /// `Unavailable` while the chain is not open.
+    async fn checkpoint(&self) -> Result<u64, StorageError> {
+        Ok(self.opened()?.chain().await?.checkpoint())
     }
 
     /// Gives back the numbers of those that could not be deleted.

@@ -88,7 +88,7 @@ impl ObjectPlace for Objects {
     }
 
     async fn listed(&self, below: &str) -> Result<Vec<FoundObject>, StorageError> {
-        Objects::listed(self, below).await
+        self.listed_after(below, None).await
     }
 
     async fn first(&self, below: &str) -> Result<Option<String>, StorageError> {

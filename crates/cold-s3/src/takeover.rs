@@ -129,7 +129,7 @@ impl Manifests for S3Cold {
     }
 
     async fn find(&self) -> Result<Box<dyn FoundManifests + '_>, StorageError> {
-        let found = chain::load(&self.objects).await?;
+        let found = chain::load_last(&self.objects).await?;
         refuse_moved(self, &found)?;
         refuse_strays(self, &found)?;
         Ok(Box::new(FoundChain { cold: self, found }))

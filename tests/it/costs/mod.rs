@@ -7,6 +7,7 @@ mod each;
 mod filters;
 mod groups;
 mod keys;
+mod openings;
 mod operations;
 mod partitions;
 mod segments;

@@ -3,11 +3,13 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
+use super::hint;
 use crate::{
     links::Links,
     manifest::{self, Manifest},
     names,
     place::ObjectPlace,
+    s3::Objects,
     state::ColdState,
 };
 use contracts::{
@@ -26,7 +28,7 @@ pub struct Found {
     pub state: ColdState,
     /// Its last link; `None` for a new store.
     pub last: Option<Manifest>,
-    /// All links that exist.
+    /// The links that exist: all of them, or those from the last checkpoint on.
     pub links: Links,
 }
 
@@ -46,6 +48,23 @@ pub async fn load(objects: &dyn ObjectPlace) -> Result<Found, StorageError> {
 pub async fn load_upto(objects: &dyn ObjectPlace, upto: Option<u64>) -> Result<Found, StorageError> {
     let mut links = links(objects).await?;
     links.end_with(upto.unwrap_or(u64::MAX));
+    load_listed(objects, links).await
+}
+
+/// Reads the chain as an opening needs it: of its links only those from the last checkpoint on are known, if a
+/// hint says where that is.
+///
+/// # Errors
+/// Those of [`load`].
+pub(crate) async fn load_last(objects: &Objects) -> Result<Found, StorageError> {
+    let Some(checkpoint) = hint::read(objects).await.filter(|number| *number > 0) else {
+        return load(objects).await;
+    };
+    let links = links_from(objects, checkpoint).await?;
+    if links.last().is_none() { load(objects).await } else { load_listed(objects, links).await }
+}
+
+async fn load_listed(objects: &dyn ObjectPlace, links: Links) -> Result<Found, StorageError> {
     let Some(last) = links.last() else {
         refuse_lost_chain(objects).await?;
         return Ok(Found::default());
@@ -154,6 +173,14 @@ async fn refuse_clusters(objects: &dyn ObjectPlace) -> Result<(), StorageError> 
 pub(crate) async fn links(objects: &dyn ObjectPlace) -> Result<Links, StorageError> {
     let found = objects.listed(manifest::PREFIX).await?.into_iter();
     Ok(Links::new(found.filter_map(|object| Some((manifest::number(&object.key)?, object.modified_ms)))))
+}
+
+/// Lists the links from one on.
+async fn links_from(objects: &Objects, first: u64) -> Result<Links, StorageError> {
+    let before = first.checked_sub(1).map(manifest::key);
+    let found = objects.listed_after(manifest::PREFIX, before.as_deref()).await?.into_iter();
+    let found = found.filter_map(|object| Some((manifest::number(&object.key)?, object.modified_ms)));
+    Ok(Links::from(first, found))
 }
 
 /// Reads the links that another writer has added meanwhile. One by one: reading the whole chain again could

@@ -41,13 +41,18 @@ impl Objects {
         }
     }
 
-    /// The objects whose keys begin with `below`, in order.
+    /// The objects whose keys begin with `below`, after `start_after`, in order.
     ///
     /// # Errors
     /// `Unavailable` or `Denied`.
     #[tracing::instrument(name = "s3_list", level = "debug", skip_all, fields(below))]
-    pub(crate) async fn listed(&self, below: &str) -> Result<Vec<FoundObject>, StorageError> {
+    pub(crate) async fn listed_after(
+        &self,
+        below: &str,
+        start_after: Option<&str>,
+    ) -> Result<Vec<FoundObject>, StorageError> {
         let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(self.full(below));
+        let request = request.set_start_after(start_after.map(|key| self.full(key)));
         let mut pages = request.into_paginator().send();
         let mut found = Vec::new();
         let mut started = Instant::now();

@@ -19,7 +19,7 @@ use self::{
     merging::{MergeCursor, MergeRound},
     sweep::Sweep,
 };
-use super::{S3Cold, compact::CompactOptions, expire, settings::ManifestSettings};
+use super::{S3Cold, chain, compact::CompactOptions, expire, settings::ManifestSettings};
 use contracts::{
     catalog::{Catalog, TableStatus},
     clock::TimestampMs,
@@ -36,6 +36,8 @@ pub(super) struct BucketUpkeep {
     retired_since: RetiredSince,
     sweep: Sweep,
     cursor: MergeCursor,
+    /// The checkpoint that the hint beside the chain names, once this process has written it.
+    hinted: u64,
     /// Shows what is left to merge.
     merges_left: GaugePart,
     /// Shows what could not be deleted.
@@ -50,6 +52,7 @@ impl BucketUpkeep {
             retired_since: HashMap::new(),
             sweep: Sweep::new(),
             cursor: MergeCursor::default(),
+            hinted: 0,
             merges_left: GaugePart::new(SummedGauge::Merges),
             deletes_left: GaugePart::new(SummedGauge::Deletes),
         }
@@ -74,8 +77,16 @@ impl ColdUpkeep for S3Cold {
         patience: Duration,
     ) -> Result<(), StorageError> {
         let until = Instant::now() + patience;
-        let BucketUpkeep { compact, manifests, retired_since, sweep, cursor, merges_left, deletes_left } =
-            &mut *self.upkeep.lock().await;
+        let BucketUpkeep {
+            compact,
+            manifests,
+            retired_since,
+            sweep,
+            cursor,
+            hinted,
+            merges_left,
+            deletes_left,
+        } = &mut *self.upkeep.lock().await;
         let grace = compact.settings.grace_secs.duration();
         deleting::retired(
             self,
@@ -86,6 +97,10 @@ impl ColdUpkeep for S3Cold {
         )
         .await?;
         deleting::manifests(self, manifests.keep_secs.ms()).await?;
+        let checkpoint = self.checkpoint().await?;
+        if checkpoint != *hinted && chain::write_hint(self.objects(), checkpoint).await {
+            *hinted = checkpoint;
+        }
         // A sweep that fails does not keep segments from being merged.
         let swept = sweep.run(self, catalog, grace).await;
         MergeRound::new(self, *compact, &catalog.tables(), cursor, merges_left).merge(until).await?;
