@@ -200,7 +200,8 @@ async fn kills_at_any_moment_lose_and_double_nothing() {
 
 #[tokio::test]
 async fn the_chain_is_opened_over_many_pages_and_past_a_checkpoint() {
-    let mut z = TestServer::start_tiered(&[]).await;
+    // Without upkeep, and so without the hint to the checkpoint.
+    let mut z = TestServer::start_tiered(&[("compaction.interval_secs", "3600")]).await;
     let mut sent = Sent::default();
     for _ in 0..105 {
         sent.append(&z, "t", 1, 2).await;

@@ -10,6 +10,8 @@ use contracts::{
 
 /// The prefix of all segment keys.
 pub const SEGMENTS: &str = "segments/";
+/// The object that says where a chain's last checkpoint is: see `chain/hint.rs`. No manifest's key begins with it.
+pub(crate) const HINT: &str = "last-checkpoint";
 
 /// The key of a segment's object below the prefix.
 ///

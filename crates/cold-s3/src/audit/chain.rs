@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 
 use super::Audit;
 use crate::{
-    chain::Found,
+    chain::{Author, Found},
     manifest::{self, Manifest},
     names,
     place::ObjectPlace,
@@ -65,8 +65,8 @@ struct ChainSum<'a> {
     found: &'a Found,
     /// `None` behind a gap, until the next checkpoint.
     state: Option<ColdState>,
-    /// The number and the epoch of the link before, if there is no gap.
-    before: Option<(u64, u64)>,
+    /// The number, the epoch and the author of the link before, if there is no gap.
+    before: Option<(u64, u64, Author)>,
     kept: KeptSegments,
 }
 
@@ -87,13 +87,14 @@ impl<'a> ChainSum<'a> {
     fn add(&mut self, mut link: Manifest) -> Result<Vec<String>, StorageError> {
         let key = manifest::key(link.number);
         let mut findings = Vec::new();
-        if self.before.is_some_and(|(number, _)| number + 1 != link.number) {
+        if self.before.is_some_and(|(number, ..)| number + 1 != link.number) {
             self.interrupt();
         }
-        if let Some((_, before)) = self.before.replace((link.number, link.epoch))
-            && (link.epoch < before || (link.epoch == before) == link.opens)
-        {
-            findings.push(format!("{key}: epoch {} follows {before}", link.epoch));
+        if let Some((_, before, author)) = self.before.replace((link.number, link.epoch, Author::of(&link))) {
+            if link.epoch < before || (link.epoch == before) == link.opens {
+                findings.push(format!("{key}: epoch {} follows {before}", link.epoch));
+            }
+            author.followed_by(&link)?;
         }
         self.note_added(&link)?;
         let is_checkpoint = link.state.is_some();

@@ -5,10 +5,7 @@
 
 use tracing::debug;
 
-use crate::s3::Objects;
-
-/// Its key. No manifest's key begins with it.
-const HINT: &str = "last-checkpoint";
+use crate::{names::HINT, s3::Objects};
 
 /// What it says; `None` if it is not there, or is no number.
 pub(super) async fn read(objects: &Objects) -> Option<u64> {

@@ -1,7 +1,8 @@
-//! Where the objects of a shard are: its manifests below a directory of its own, its segments among those of
-//! all shards.
+//! Where the objects of a shard are: its manifests, and the hint to them, below a directory of its own, its
+//! segments among those of all shards.
 
 use super::Objects;
+use crate::names::HINT;
 use contracts::shards::{CHAIN, Shard};
 
 impl Objects {
@@ -29,7 +30,7 @@ impl Objects {
 
     /// The whole key of an object.
     pub(super) fn full(&self, key: &str) -> String {
-        match self.shard.filter(|_| key.starts_with(CHAIN)) {
+        match self.shard.filter(|_| key.starts_with(CHAIN) || key == HINT) {
             Some(shard) => format!("{}{}{key}", self.prefix, shard.directory()),
             None => format!("{}{key}", self.prefix),
         }

@@ -225,12 +225,28 @@ pub(super) async fn ask(
     by: &RequestSender,
 ) -> Result<ErasureShown, Problem> {
     erasure.asked_by = by.caller.principal().map(ToString::to_string);
-    // Before it is noted: whoever goes away then has asked for it all the same.
-    let Erasure { id, table, events, reason, .. } = &erasure;
-    let detail = format!("{id}, events {events}: {}", reason.as_deref().unwrap_or("no reason given"));
-    by.log("erasure asked for", Resource::Table(table), Some(&detail));
-    let erasure = state.erasures.ask(erasure).await?;
+    let mut asked = AskedFor { erasure: erasure.clone(), by, is_refused: false };
+    let erasure = state.erasures.ask(erasure).await.inspect_err(|_| asked.is_refused = true)?;
     Ok(ErasureProgress { erasure, trouble: None }.into())
+}
+
+/// Logs at its end who has asked for an erasure, unless it was refused: also where the client went away while it
+/// was noted.
+struct AskedFor<'a> {
+    erasure: Erasure,
+    by: &'a RequestSender,
+    is_refused: bool,
+}
+
+impl Drop for AskedFor<'_> {
+    fn drop(&mut self) {
+        if self.is_refused {
+            return;
+        }
+        let Erasure { id, table, events, reason, .. } = &self.erasure;
+        let detail = format!("{id}, events {events}: {}", reason.as_deref().unwrap_or("no reason given"));
+        self.by.log("erasure asked for", Resource::Table(table), Some(&detail));
+    }
 }
 
 /// What an erasure names, and that is right.

@@ -19,7 +19,7 @@ pub(super) use self::{
 use self::{
     pieces::copy_pieces,
     wanted::{
-        Segments, add_erasures, clip_erasures, close, doubtful, erased_in, is_erased_since, narrow, reserve,
+        Segments, add_erasures, clip_erasures, close, doubtful, erased_by, is_erased_since, narrow, reserve,
     },
 };
 use super::{
@@ -370,8 +370,9 @@ async fn plan(
             from.place()
         )));
     }
+    let erased = erased_by(&state, &links);
     clip_erasures(&mut state);
-    Ok(Restored { state, last, pieces, erased: erased_in(&links) })
+    Ok(Restored { state, last, pieces, erased })
 }
 
 /// Begins the new chain.

@@ -13,6 +13,7 @@ use crate::{
     formats::{self, LocatedSegment, SegmentObjects},
     names,
     place::{ObjectPlace, create_same},
+    upkeep::delete_one,
 };
 use contracts::{
     erasure::{ErasedPart, tombstone},
@@ -76,8 +77,7 @@ async fn copy_whole(
     Ok(Ok(meta))
 }
 
-/// Writes a part of a segment as a segment of its own, of an epoch and without the events that were erased. The
-/// same part always gives the same bytes.
+/// Writes a part of a segment as a segment of its own, of an epoch and without the events that were erased.
 async fn copy_part(
     copier: &Copier<'_>,
     partition: &Partition,
@@ -89,7 +89,7 @@ async fn copy_part(
         Ok(fetched) => part_of(fetched, range, epoch, erased).await?,
         Err(gone) => return Ok(Err(gone)),
     };
-    put(copier.to, &segment).await?;
+    put_anew(copier.to, &segment).await?;
     Ok(Ok(Arc::new(segment.meta)))
 }
 
@@ -134,4 +134,15 @@ pub(in crate::backup) async fn put(to: &dyn ObjectPlace, segment: &Segment) -> R
         create_same(to, &beside, body.clone()).await?;
     }
     create_same(to, &key, segment.body.clone()).await.map(drop)
+}
+
+/// The same, whatever an earlier run of the same restore has put there: events may have been erased since.
+async fn put_anew(to: &dyn ObjectPlace, segment: &Segment) -> Result<(), StorageError> {
+    match put(to, segment).await {
+        Err(StorageError::Corrupt { .. }) => {
+            delete_one(to, &names::key(&segment.partition, &segment.meta)?).await?;
+            put(to, segment).await
+        }
+        done => done,
+    }
 }

@@ -68,11 +68,14 @@ pub(super) fn reserve(state: &mut ColdState, latest: &ColdState) {
     }
 }
 
-/// What was erased in some links, and is not in the older ones. Of events that had expired no segment is written
-/// anew: only the erasures themselves say so, as they are listed before they are done.
-pub(super) fn erased_in(links: &[Manifest]) -> BTreeMap<Partition, ErasedPart> {
+/// What a state knows of that is to be erased, and what the links behind it say. Of events that had expired no
+/// segment is written anew: only the erasures themselves say so, as they are listed before they are done.
+pub(super) fn erased_by(state: &ColdState, links: &[Manifest]) -> BTreeMap<Partition, ErasedPart> {
+    let since = links.iter().flat_map(|link| &link.changes.erasures);
+    // Those of a cluster that the store was meanwhile stand in the link with which it came back.
+    let elsewhere = links.iter().filter_map(|link| link.state.as_ref()).flat_map(|state| &state.erasures);
     let mut ranges: BTreeMap<Partition, Vec<(Offset, Offset)>> = BTreeMap::new();
-    for erasure in links.iter().flat_map(|link| &link.changes.erasures) {
+    for erasure in state.erasures.values().chain(since).chain(elsewhere) {
         for (partition, part) in erasure.partitions() {
             ranges.entry(partition).or_default().extend(&part.ranges);
         }
@@ -127,7 +130,7 @@ pub(super) fn doubtful<'a>(
 ) -> Result<Option<&'a Partition>, StorageError> {
     let (mut next, mut behind_gap) = (number + 1, None);
     for (at, link) in links.iter().enumerate() {
-        if link.number != next {
+        if link.number != next || has_moved(link) {
             behind_gap = Some(at);
         }
         next = link.number + 1;
@@ -158,6 +161,11 @@ pub(super) fn doubtful<'a>(
         }
     }
     Ok(None)
+}
+
+/// Whether a store came back from elsewhere with a link: what happened there is in no link before it.
+fn has_moved(link: &Manifest) -> bool {
+    link.opens && link.state.is_some() && !link.number.is_multiple_of(manifest::CHECKPOINT_EVERY)
 }
 
 /// The segments that are known and whose objects are there. They are added in the order in which manifests
@@ -195,7 +203,8 @@ impl Segments {
     }
 
     pub(super) fn add_link(&mut self, link: &Manifest) -> Result<(), StorageError> {
-        for entry in &link.changes.added {
+        let of_state = link.state.iter().filter(|_| has_moved(link)).flat_map(|state| &state.segments);
+        for entry in of_state.chain(&link.changes.added) {
             let damaged = |why: String| StorageError::corrupt(manifest::key(link.number), why);
             let (partition, meta) = entry.decode().map_err(damaged)?;
             self.add(&partition, &Arc::new(meta))?;
@@ -379,8 +388,10 @@ mod tests {
         let link = |number, erasures: &[Erasure]| {
             link_of(number, Changes { erasures: erasures.to_vec(), ..Changes::default() })
         };
-        let found =
-            erased_in(&[link(8, &asked[..1]), link(9, &[]), link(10, &asked[1..]), link(11, &[done])]);
+        // The first was asked for before, and is done by the last link.
+        let mut state = ColdState::default();
+        state.erasures.insert(asked[0].id, asked[0].clone());
+        let found = erased_by(&state, &[link(9, &[]), link(10, &asked[1..]), link(11, &[done])]);
         let ranges: Vec<_> = found.into_iter().map(|(partition, part)| (partition, part.ranges)).collect();
         assert_eq!(ranges, [(partition("a"), vec![(2, 9), (12, 13)]), (partition("b"), vec![(0, 4)])]);
     }
