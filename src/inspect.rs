@@ -132,23 +132,22 @@ pub(crate) async fn verify(
             said["deleted"] = json!(deleted);
         }
         writeln!(out, "{said}")?;
-        ended?;
-        return if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) };
+    } else {
+        for finding in &findings {
+            writeln!(out, "WRONG {finding}")?;
+        }
+        for key in &unnamed {
+            writeln!(out, "named by no manifest: {key}")?;
+        }
+        for key in &deleted {
+            writeln!(out, "named by no manifest, and deleted: {key}")?;
+        }
+        writeln!(
+            out,
+            "{segments} segments with {events} events in {bytes} bytes are right, and {kept} that are kept so that an \
+             earlier state can be restored; {lost_offsets} offsets are declared lost"
+        )?;
     }
-    for finding in &findings {
-        writeln!(out, "WRONG {finding}")?;
-    }
-    for key in &unnamed {
-        writeln!(out, "named by no manifest: {key}")?;
-    }
-    for key in &deleted {
-        writeln!(out, "named by no manifest, and deleted: {key}")?;
-    }
-    writeln!(
-        out,
-        "{segments} segments with {events} events in {bytes} bytes are right, and {kept} that are kept so that an \
-         earlier state can be restored; {lost_offsets} offsets are declared lost"
-    )?;
     ended?;
     if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) }
 }

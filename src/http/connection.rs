@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{
@@ -74,9 +74,8 @@ struct ConnectionState {
     is_listening: AtomicBool,
     /// Whether a write waits for the client.
     is_stalled: AtomicBool,
-    /// Whether the client may have gone, and who waits for that.
-    may_have_gone: AtomicBool,
-    going: Notify,
+    /// Cancelled once the client may have gone.
+    going: CancellationToken,
     /// When bytes last went either way or a request ended, in milliseconds since it was opened.
     progress_ms: AtomicU64,
 }
@@ -129,8 +128,7 @@ impl Connection {
             is_unfinished: AtomicBool::new(false),
             is_listening: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
-            may_have_gone: AtomicBool::new(false),
-            going: Notify::new(),
+            going: CancellationToken::new(),
             progress_ms: AtomicU64::new(0),
         };
         Self { address, peer: Peer::at(address), state: Arc::new(state) }
@@ -192,18 +190,13 @@ impl Connection {
 
     /// The client has said that it sends nothing more, or has sent more than what it waits for.
     pub fn set_may_have_gone(&self) {
-        if !self.state.may_have_gone.swap(true, Relaxed) {
-            self.state.going.notify_waiters();
-        }
+        self.state.going.cancel();
     }
 
     /// Returns once the client may have gone, or still wants its answer: which of both, the next writes tell.
     /// It is noticed over HTTP/1 while a request waits.
     pub async fn may_have_gone(&self) {
-        let closing = self.state.going.notified(); // before the look, so that it is not missed
-        if !self.state.may_have_gone.load(Relaxed) {
-            closing.await;
-        }
+        self.state.going.cancelled().await;
     }
 
     /// Whether a request waits for an event or for S3.

@@ -163,11 +163,8 @@ pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
 /// # Errors
 /// 415 for another type.
 pub(super) fn json_only(headers: &HeaderMap, detail: &str) -> Result<(), Problem> {
-    match encoding(headers) {
-        Ok(Encoding::Json) => Ok(()),
-        // What else other paths take is of no use here.
-        Ok(Encoding::Protobuf | Encoding::Ndjson) | Err(_) => Err(unsupported(detail)),
-    }
+    // What else other paths take is of no use here.
+    if matches!(encoding(headers), Ok(Encoding::Json)) { Ok(()) } else { Err(unsupported(detail)) }
 }
 
 /// Checks that a protobuf body is not said to be another message than `ours`, and does not come from an

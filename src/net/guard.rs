@@ -138,8 +138,8 @@ impl Guard {
 
     /// Notices whether a client that waits for an event has gone. hyper reads nothing meanwhile, as one that has
     /// said that it sends nothing more still gets its answer; but one that has reset its connection wants none,
-    /// and must not keep a place that others need. HTTP/2 is read all the time. One that has
-    /// sent more may have gone, too: TLS says goodbye first.
+    /// and must not keep a place that others need. One that has sent more may have gone, too: TLS says goodbye
+    /// first. HTTP/2 is read all the time.
     fn notice_the_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.is_http2 || !self.connection.is_waiting() {
             return Ok(());

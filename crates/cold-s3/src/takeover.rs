@@ -23,7 +23,7 @@ use contracts::{
     recovery::{RecoveredOffset, RecoveredTable},
     replica::LogMark,
     sequence::{OffsetRange, Watermarks},
-    shards::{CLUSTER, Shard},
+    shards::CLUSTER,
 };
 
 /// The chain as it was found.
@@ -110,7 +110,7 @@ fn parsed<T, E: std::fmt::Display>(name: Result<T, E>) -> Result<T, StorageError
 #[async_trait]
 impl Manifests for S3Cold {
     fn place(&self) -> String {
-        self.objects.place() + &self.objects.shard().map(Shard::directory).unwrap_or_default()
+        self.objects.chain_place()
     }
 
     async fn prepare(&self) -> Result<(), StorageError> {

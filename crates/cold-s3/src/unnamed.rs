@@ -14,12 +14,9 @@ use super::{
     manifest,
     names::{self, SEGMENTS},
     place::ObjectPlace,
-    upkeep::{delete_one, may_go},
+    upkeep::{PARALLEL_DELETES, delete_one, may_go},
 };
 use contracts::error::StorageError;
-
-/// Objects deleted at once.
-const PARALLEL_DELETES: usize = 8;
 
 /// Refuses a place in which nothing may be deleted, as a writer may be at work or has not ended as it should.
 ///

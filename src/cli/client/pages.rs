@@ -109,17 +109,16 @@ impl<'a> PageReader<'a> {
             return false;
         };
         let limit = refusal.number("limit");
+        let less_than = |asked: u64| limit.filter(|limit| *limit < asked).unwrap_or(asked / 2);
         let last = self.first.iter_mut().find(|(name, _)| name == "last" && self.cursor.is_none());
         match last {
             Some((_, number)) => {
-                let asked = number.parse().unwrap_or(0);
-                let less = limit.filter(|limit| *limit < asked).unwrap_or(asked / 2);
+                let less = less_than(number.parse().unwrap_or(0));
                 *number = less.to_string();
                 less > 0
             }
             None => {
-                let asked = self.left.map_or(self.most, |left| left.min(self.most));
-                self.most = limit.filter(|limit| *limit < asked).unwrap_or(asked / 2);
+                self.most = less_than(self.left.map_or(self.most, |left| left.min(self.most)));
                 self.most > 0
             }
         }

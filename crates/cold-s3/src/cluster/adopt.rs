@@ -96,7 +96,7 @@ pub async fn adopt(
     if let Some(done) = done {
         return Ok(done);
     }
-    link::check_stopped(&link::place_of(objects), &old)?;
+    link::check_stopped(&objects.chain_place(), &old)?;
     if is_begun {
         // Cut off before the last link: no pod has started, and the one Zombi may have gone on since. What
         // was dealt out may be old, so all of it is done again.

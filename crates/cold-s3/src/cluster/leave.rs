@@ -85,7 +85,7 @@ async fn stopped_chains(
     let chains = all_chains(objects, record).await?;
     if record.copies == 1 {
         for (own, found) in &chains {
-            link::check_stopped(&link::place_of(own), found)?;
+            link::check_stopped(&own.chain_place(), found)?;
         }
         return Ok(chains);
     }
@@ -191,7 +191,7 @@ pub async fn resize(
         ));
     }
     for (own, found) in &chains {
-        link::check_stopped(&link::place_of(own), found)?;
+        link::check_stopped(&own.chain_place(), found)?;
     }
     for (own, found) in &chains {
         let moves = own.shard().is_some_and(|shard| moving.contains(&shard.number));

@@ -44,11 +44,6 @@ pub(super) fn last_epoch<'a>(chains: impl IntoIterator<Item = &'a Found>) -> u64
     chains.into_iter().filter_map(|found| found.last.as_ref()).map(|last| last.epoch).max().unwrap_or(0)
 }
 
-/// Where the chain of one Zombi or of a shard is, for people.
-pub(super) fn place_of(objects: &Objects) -> String {
-    objects.place() + &objects.shard().map(Shard::directory).unwrap_or_default()
-}
-
 /// Refuses a chain whose writer has not stopped as it should: events may be on its volume only, and it may
 /// even be at work.
 ///

@@ -21,6 +21,11 @@ impl Objects {
         self.shard
     }
 
+    /// Where the chain is, for people: of a shard below its own directory.
+    pub(crate) fn chain_place(&self) -> String {
+        self.place() + &self.shard.map(Shard::directory).unwrap_or_default()
+    }
+
     /// The key below the prefix, or below the shard's own directory.
     pub(super) fn own<'a>(&self, full: &'a str) -> Option<&'a str> {
         let below = full.strip_prefix(&self.prefix)?;

@@ -23,7 +23,7 @@ use contracts::{
 };
 
 /// Objects deleted at once.
-const PARALLEL_DELETES: usize = 8;
+pub(crate) const PARALLEL_DELETES: usize = 8;
 
 /// Failures after which a round gives up: S3 is unavailable, or denies deletes.
 const MAX_FAILURES: usize = 2 * PARALLEL_DELETES;

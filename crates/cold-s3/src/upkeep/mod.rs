@@ -13,11 +13,15 @@ use std::{collections::HashMap, time::Duration};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-pub(super) use self::{deleting::delete_one, erasing::ErasedSoFar, sweep::may_go};
 use self::{
     deleting::{Kept, RetiredSince},
     merging::{MergeCursor, MergeRound},
     sweep::Sweep,
+};
+pub(super) use self::{
+    deleting::{PARALLEL_DELETES, delete_one},
+    erasing::ErasedSoFar,
+    sweep::may_go,
 };
 use super::{S3Cold, chain, compact::CompactOptions, expire, settings::ManifestSettings};
 use contracts::{

@@ -48,6 +48,10 @@ pub(super) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-acce
 /// The cursor of the last event that a client of server-sent events has seen.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// How many offsets an answer passes over because they were lost with a volume, where it has no other place for
+/// that.
+const LOST: HeaderName = HeaderName::from_static("zombi-lost");
+
 /// How the answer is wanted.
 struct WantedAnswer {
     /// By `Accept`.
@@ -122,10 +126,6 @@ pub(crate) async fn read(State(state): State<AppState>, request: RouteRequest) -
     if may_be_silent { early::answer(shape, patience, Box::pin(answering)).await } else { answering.await }
 }
 
-/// How many offsets an answer passes over because they were lost with a volume, where it has no other place for
-/// that.
-const LOST: HeaderName = HeaderName::from_static("zombi-lost");
-
 /// Reads, and answers in the shape that is asked for.
 async fn answer(
     state: AppState,
@@ -166,11 +166,11 @@ async fn begin(
                     .await?;
             }
             let answer = rest::answer(state, query, asked.limit, connection, caller).await?;
-            Ok(with_lost(answer, asked, lost_ahead(state, query)))
+            Ok(with_lost(answer, state, asked, query))
         }
         Shape::Events => {
             let answer = tail::answer(state, query, asked.limit, connection, caller).await?;
-            Ok(with_lost(answer, asked, lost_ahead(state, query)))
+            Ok(with_lost(answer, state, asked, query))
         }
         Shape::Json | Shape::Protobuf | Shape::CloudEvents => {
             let (records, wait) =
@@ -192,15 +192,16 @@ fn lost_ahead(state: &AppState, query: &ReadQuery) -> u64 {
             ReadOrder::Newest => (earliest, from.unwrap_or(next)),
         };
         let partition = Partition::new(query.table.clone(), status.number);
-        let lost = state.reader.lost(&partition, OffsetRange::new(start.min(end), end));
-        lost.iter().map(OffsetRange::len).sum()
+        let range = OffsetRange::new(start.min(end), end);
+        range.len() - state.reader.events_in(&partition, range)
     };
     table.partitions.iter().filter(of_read).map(lost).sum()
 }
 
 /// An answer that says what it passes over, if it goes on to the end.
-fn with_lost(mut answer: Response, asked: &AskedRead, lost: u64) -> Response {
-    if lost > 0 && asked.limit.is_none() {
+fn with_lost(mut answer: Response, state: &AppState, asked: &AskedRead, query: &ReadQuery) -> Response {
+    let lost = if asked.limit.is_none() { lost_ahead(state, query) } else { 0 };
+    if lost > 0 {
         answer.headers_mut().insert(LOST, HeaderValue::from(lost));
     }
     answer

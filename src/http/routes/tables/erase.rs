@@ -373,10 +373,10 @@ async fn find(
             expired = state.erasures.expired_offsets(&of, search) => expired?,
             () = state.stopping.cancelled() => return Err(StorageError::Closed.into()),
         };
-        if !expired.is_empty() {
-            found.entry(number).or_default().extend(expired);
+        for offset in expired {
+            count += usize::from(found.entry(number).or_default().insert(offset));
         }
-        if found.values().map(BTreeSet::len).sum::<usize>() > most {
+        if count > most {
             return Err(too_many(most));
         }
     }
