@@ -142,10 +142,15 @@ pub(crate) async fn verify(
         for key in &deleted {
             writeln!(out, "named by no manifest, and deleted: {key}")?;
         }
+        // Of a backup everything is counted as such.
+        let and_kept = match kept {
+            0 => String::new(),
+            _ => format!(", and {kept} that are kept so that an earlier state can be restored"),
+        };
         writeln!(
             out,
-            "{segments} segments with {events} events in {bytes} bytes are right, and {kept} that are kept so that an \
-             earlier state can be restored; {lost_offsets} offsets are declared lost"
+            "{segments} segments with {events} events in {bytes} bytes are right{and_kept}; {lost_offsets} \
+             offsets are declared lost"
         )?;
     }
     ended?;

@@ -165,11 +165,13 @@ impl Owners {
         match self.owner_by_copy(shard) {
             Some(CopyOwner::This) => Ok(Some(self.asker.own)),
             Some(CopyOwner::Pod(pod)) if !told.is_doubted(fresh_for) => Ok(Some(pod)),
-            // Its last word may be from long ago: this pod had no need to ask. That nobody owns the shard is
-            // for the log to say: while that is away nobody can take it over, and that is what is wrong.
-            Some(CopyOwner::Pod(_) | CopyOwner::Nobody | CopyOwner::Unknown) => {
+            // While the log is away nobody can take the shard over, and that is what is wrong then.
+            Some(CopyOwner::Nobody) => {
+                told.forget_old(fresh_for);
                 self.asker.ask(shard, told).await
             }
+            // Its last word may be from long ago: this pod had no need to ask.
+            Some(CopyOwner::Pod(_) | CopyOwner::Unknown) => self.asker.ask(shard, told).await,
             None => match told.known() {
                 Some(word) if word.asked.elapsed() < fresh_for => Ok(word.owner),
                 Some(KnownOwner { owner: Some(pod), .. }) => {
@@ -318,6 +320,11 @@ impl ToldOwner {
             last.asked <= before && matches!(last.owner, Ok(Some(owner)) if owner == pod)
         };
         drop(self.last.lock().take_if(is_of_pod));
+    }
+
+    /// Forgets what was said longer ago than that: the copy of this pod has read since that it is over.
+    fn forget_old(&self, fresh_for: Duration) {
+        drop(self.last.lock().take_if(|last| last.asked.elapsed() >= fresh_for));
     }
 
     /// The copy of this pod is not believed for a while.
@@ -515,6 +522,7 @@ pub(crate) mod tests {
         let owners = owners_with(2, logs, vec![Arc::clone(&idle.copy)]);
         assert_eq!(owners.owner(0).await.unwrap(), None);
         idle.log.cut_off(true);
+        *owners.told[0].last.lock() = Some(LastWord { asked: Instant::now(), owner: Ok(Some(1)) });
         advance(FRESH_FOR).await;
         assert_eq!(idle.copy.owner(2), CopyOwner::Nobody, "the copy has not found out yet");
         assert!(matches!(owners.owner(0).await, Err(LogError::Unavailable(_))));

@@ -164,13 +164,15 @@ impl<'a> Past<'a> {
         if let Some(found) = low.checked_sub(1) {
             let number = readable[found];
             let next = readable.get(low).copied().unwrap_or(self.latest + 1);
-            if next == number + 1 {
+            let later_ms = time_ms - chain::read(self.place, number).await?.written_ms;
+            if next == number + 1 || later_ms == 0 {
                 return Ok(number);
             }
             // Old ones are deleted, but for those that begin an epoch: the state of then is between the two.
             return Err(StorageError::Refused(format!(
-                "the state of that time cannot be read any more: it is behind manifest {number} and before \
-                 {next}; those that can be restored: {}",
+                "the state of that time cannot be read any more: it is behind manifest {number}, which was written \
+                 {} s earlier, and before {next}; those that can be restored: {}",
+                later_ms / 1000,
                 shown(&readable)
             )));
         }

@@ -102,8 +102,12 @@ impl ColdUpkeep for S3Cold {
         .await?;
         deleting::manifests(self, manifests.keep_secs.ms()).await?;
         let checkpoint = self.checkpoint().await?;
-        if checkpoint != *hinted && chain::write_hint(self.objects(), checkpoint).await {
-            *hinted = checkpoint;
+        if checkpoint != *hinted {
+            // Nothing is put into a bucket that was emptied, or that another writer has by now.
+            self.opened()?.chain().await?.watch().await?;
+            if chain::write_hint(self.objects(), checkpoint).await {
+                *hinted = checkpoint;
+            }
         }
         // A sweep that fails does not keep segments from being merged.
         let swept = sweep.run(self, catalog, grace).await;

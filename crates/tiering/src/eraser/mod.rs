@@ -218,6 +218,10 @@ impl Eraser {
             if !cold.is_open() {
                 return Err(StorageError::unavailable(Tier::Cold, BucketNotOpen));
             }
+            // Where the bucket was opened only meanwhile, it was not listed yet.
+            if !cold.erasures()?.iter().any(|one| one.id == erasure.id) {
+                cold.note_erasures(vec![erasure.clone()], Vec::new()).await?;
+            }
             // A segment of events that were dropped since may still be on its way to the bucket.
             let settled = timeout(FLUSH_TIMEOUT, to.settled(&erasure.table)).await;
             settled.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;

@@ -226,12 +226,15 @@ pub(super) async fn ask(
 ) -> Result<ErasureShown, Problem> {
     erasure.asked_by = by.caller.principal().map(ToString::to_string);
     let mut asked = AskedFor { erasure: erasure.clone(), by, is_refused: false };
-    let erasure = state.erasures.ask(erasure).await.inspect_err(|_| asked.is_refused = true)?;
+    let may_be_noted =
+        |error: &StorageError| matches!(error, StorageError::OutcomeUnknown { .. } | StorageError::Fenced(_));
+    let erasure =
+        state.erasures.ask(erasure).await.inspect_err(|error| asked.is_refused = !may_be_noted(error))?;
     Ok(ErasureProgress { erasure, trouble: None }.into())
 }
 
-/// Logs at its end who has asked for an erasure, unless it was refused: also where the client went away while it
-/// was noted.
+/// Logs at its end who has asked for an erasure, unless it was refused: also where the client went away before it
+/// was told, or nobody knows whether it was noted.
 struct AskedFor<'a> {
     erasure: Erasure,
     by: &'a RequestSender,

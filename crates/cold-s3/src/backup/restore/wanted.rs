@@ -163,9 +163,11 @@ pub(super) fn doubtful<'a>(
     Ok(None)
 }
 
-/// Whether a store came back from elsewhere with a link: what happened there is in no link before it.
+/// Whether a store came back from elsewhere with a link: what happened there is in no link before it. A writer
+/// releases nothing as it opens a chain, and has the whole state in a checkpoint only.
 fn has_moved(link: &Manifest) -> bool {
-    link.opens && link.state.is_some() && !link.number.is_multiple_of(manifest::CHECKPOINT_EVERY)
+    let is_checkpoint = link.number.is_multiple_of(manifest::CHECKPOINT_EVERY);
+    link.opens && link.state.is_some() && (link.released || !is_checkpoint)
 }
 
 /// The segments that are known and whose objects are there. They are added in the order in which manifests
@@ -375,6 +377,22 @@ mod tests {
         assert_eq!(found(&latest, &added, &old), None, "it was made behind the gap");
         let before = [link(8, &[built(0, 5)]), link(11, &[])];
         assert_eq!(found(&latest, &before, &old), Some(partition("a")));
+    }
+
+    #[test]
+    fn a_store_that_came_back_is_known_by_its_link_whatever_its_number() {
+        for (number, opens, released, has_state, expected) in [
+            (107, true, true, true, true),
+            (100, true, true, true, true),
+            (100, true, false, true, false),
+            (107, true, false, false, false),
+            (100, false, true, true, false),
+            (107, false, true, false, false),
+        ] {
+            let state = has_state.then(|| ColdState::default().checkpoint());
+            let link = Manifest { opens, released, state, ..link_of(number, Changes::default()) };
+            assert_eq!(has_moved(&link), expected, "{number} {opens} {released} {has_state}");
+        }
     }
 
     #[test]
