@@ -142,7 +142,7 @@ pub(crate) async fn verify(
         for key in &deleted {
             writeln!(out, "named by no manifest, and deleted: {key}")?;
         }
-        // Of a backup everything is counted as such.
+        // In a backup no segment is counted as kept: all are in its list.
         let and_kept = match kept {
             0 => String::new(),
             _ => format!(", and {kept} that are kept so that an earlier state can be restored"),

@@ -322,7 +322,8 @@ impl ToldOwner {
         drop(self.last.lock().take_if(is_of_pod));
     }
 
-    /// Forgets what was said longer ago than that: the copy of this pod has read since that it is over.
+    /// Forgets what was said longer ago than that: by what the copy of this pod has read it is over. It may have
+    /// read less than the log said; then the log is asked in vain while it is away, and names the owner later.
     fn forget_old(&self, fresh_for: Duration) {
         drop(self.last.lock().take_if(|last| last.asked.elapsed() >= fresh_for));
     }

@@ -304,12 +304,7 @@ impl From<StorageError> for Problem {
                 problem
             }
         };
-        match error {
-            StorageError::OutcomeUnknown { .. }
-            | StorageError::FenceUnknown { is_written: true }
-            | StorageError::LogUnavailable { may_be_written: true } => problem.unknown_outcome(),
-            _ => problem.not_written(),
-        }
+        if error.may_be_written() { problem.unknown_outcome() } else { problem.not_written() }
     }
 }
 

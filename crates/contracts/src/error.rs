@@ -274,6 +274,16 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether what was to be written may have been written all the same.
+    pub fn may_be_written(&self) -> bool {
+        matches!(
+            self,
+            Self::OutcomeUnknown { .. }
+                | Self::FenceUnknown { is_written: true }
+                | Self::LogUnavailable { may_be_written: true }
+        )
+    }
+
     /// Whether nothing can be written any more, so that no retry helps.
     pub fn ends_writing(&self) -> bool {
         matches!(self, Self::Closed | Self::Fenced(_) | Self::OutcomeUnknown { .. })

@@ -164,8 +164,11 @@ impl<'a> Past<'a> {
         if let Some(found) = low.checked_sub(1) {
             let number = readable[found];
             let next = readable.get(low).copied().unwrap_or(self.latest + 1);
-            let later_ms = time_ms - chain::read(self.place, number).await?.written_ms;
-            if next == number + 1 || later_ms == 0 {
+            if next == number + 1 {
+                return Ok(number);
+            }
+            let later_ms = time_ms.saturating_sub(chain::read(self.place, number).await?.written_ms);
+            if later_ms == 0 {
                 return Ok(number);
             }
             // Old ones are deleted, but for those that begin an epoch: the state of then is between the two.

@@ -224,8 +224,11 @@ async fn a_time_whose_manifests_are_gone_is_refused() {
         |time_ms| RestoreOptions { point: RestorePoint::Time(time_ms), ..RestoreOptions::default() };
     for time_ms in [20_000, 999_999] {
         let refused = restore(&place, &scratch.place("x"), options(time_ms), &Unwatched).await;
-        is_refused(refused, "behind manifest 0 and before 100");
+        is_refused(refused, " s earlier, and before 100");
     }
+    // As the tools show it.
+    let then = restored(&place, &scratch.place("then"), RestorePoint::Time(10_000)).await;
+    assert_eq!((then.manifest, then.events), (0, 10));
     let now = restored(&place, &scratch.place("now"), RestorePoint::Time(1_000_000)).await;
     assert_eq!((now.manifest, now.events), (100, 15));
 }

@@ -1,6 +1,7 @@
 //! An object beside the chain that says where its last checkpoint is, so that an opening costs what follows it
-//! and not all that is kept. It is written after the checkpoint, by the upkeep of the writer, and never trusted: it only says from where the manifests are listed. If it is too high nothing is found, and
-//! all of them are listed; if it is too low more of them are.
+//! and not all that is kept. It is written after a checkpoint, by the upkeep of the writer, and never trusted: it
+//! only says from where the manifests are listed. If it is too high nothing is found, and all of them are listed;
+//! if it is too low more of them are.
 
 use tracing::debug;
 

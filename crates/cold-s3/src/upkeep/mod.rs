@@ -103,7 +103,7 @@ impl ColdUpkeep for S3Cold {
         deleting::manifests(self, manifests.keep_secs.ms()).await?;
         let checkpoint = self.checkpoint().await?;
         if checkpoint != *hinted {
-            // Nothing is put into a bucket that was emptied, or that another writer has by now.
+            // Nothing is put into a bucket that is seen to be emptied, or that another writer has by now.
             self.opened()?.chain().await?.watch().await?;
             if chain::write_hint(self.objects(), checkpoint).await {
                 *hinted = checkpoint;

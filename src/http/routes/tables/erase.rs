@@ -226,8 +226,9 @@ pub(super) async fn ask(
 ) -> Result<ErasureShown, Problem> {
     erasure.asked_by = by.caller.principal().map(ToString::to_string);
     let mut asked = AskedFor { erasure: erasure.clone(), by, is_refused: false };
+    // Who is fenced has noted it, and could not list it.
     let may_be_noted =
-        |error: &StorageError| matches!(error, StorageError::OutcomeUnknown { .. } | StorageError::Fenced(_));
+        |error: &StorageError| error.may_be_written() || matches!(error, StorageError::Fenced(_));
     let erasure =
         state.erasures.ask(erasure).await.inspect_err(|error| asked.is_refused = !may_be_noted(error))?;
     Ok(ErasureProgress { erasure, trouble: None }.into())
