@@ -362,9 +362,9 @@ async fn plan(
         && let Some(partition) = doubtful((&state, *manifest), latest, &links, &pieces)?
     {
         return Err(StorageError::Refused(format!(
-            "events of table {} were erased after manifest {}, and {} lacks manifests since then that would \
-             say which segments still hold them. Restore the last state, one behind the missing manifests, \
-             or other tables (--table). Nothing was changed",
+            "events of table {} were erased after manifest {}, and the manifests of {} since then cannot say \
+             which segments still hold them: some are gone, or the store was part of a cluster meanwhile. \
+             Restore the last state, one behind that, or other tables (--table). Nothing was changed",
             partition.table,
             manifest,
             from.place()

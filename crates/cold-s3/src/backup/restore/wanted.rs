@@ -63,7 +63,8 @@ pub(super) fn reserve(state: &mut ColdState, latest: &ColdState) {
     for (partition, now) in &latest.partitions {
         if now.reserved_upto > 0 && tables.contains(partition.table.as_str()) {
             let cold = state.partitions.entry(partition.clone()).or_default();
-            cold.reserved_upto = now.reserved_upto.max(cold.reserved_upto);
+            // Less than it was if the source has released since what it had not given.
+            cold.reserved_upto = now.reserved_upto.max(cold.end);
         }
     }
 }
@@ -290,12 +291,12 @@ mod tests {
     fn what_the_source_has_given_since_is_reserved() {
         let (mut then, mut latest) = (state(), state());
         narrow(&mut then, &[partition("a").table]).unwrap();
-        close(&mut then);
+        then.partitions.values_mut().for_each(|cold| cold.reserved_upto = 2000);
         let another = Partition { number: 7, ..partition("a") };
         latest.partitions.insert(another.clone(), ColdPartition { reserved_upto: 50, ..Default::default() });
         reserve(&mut then, &latest);
         let reserved: Vec<_> = then.partitions.iter().map(|(one, cold)| (one, cold.reserved_upto)).collect();
-        assert_eq!(reserved, [(&partition("a"), 1000), (&another, 50)], "and nothing of other tables");
+        assert_eq!(reserved, [(&partition("a"), 1000), (&another, 50)], "and nothing of other tables, nor what was released");
         assert_eq!((then.partitions[&partition("a")].end, then.partitions[&another].end), (30, 0));
     }
 
