@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cold_s3::manifest;
 use hyper::http::request::Parts;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -114,6 +115,30 @@ async fn hot_does_not_wait_for_s3_and_s3_follows() {
     for number in [1, 5] {
         expect_erased(&z, number).await;
     }
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn manifests_of_a_bucket_that_opens_meanwhile_list_an_erasure_before_it_is_done() {
+    let mut z = TestServer::start_tiered(&[&KEEPING[..], &[("s3.attempts", "1")]].concat()).await;
+    write(&z, 0..4).await;
+    z.flush_and_evict().await;
+    write(&z, 4..8).await;
+    z.kill().await;
+    z.store().is_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    // Long enough for the bucket to be opened before it goes on to S3.
+    z.environment.push(("FAILPOINTS".to_owned(), "erase-scrubbed=1*sleep(5000)".to_owned()));
+    z.run().await;
+    let id = erase(&z, &json!({"offsets": [5]})).await;
+    z.store().is_down.store(false, std::sync::atomic::Ordering::SeqCst);
+    done(&z, &id).await;
+    let manifests = z.objects("manifests/").into_iter();
+    let mut links: Vec<_> = manifests.map(|(key, body)| (manifest::number(&key).unwrap(), body)).collect();
+    links.sort();
+    let changes = links.iter().map(|(number, body)| manifest::decode(*number, body).unwrap().changes);
+    let listed: Vec<_> = changes.flat_map(|changes| changes.erasures).collect();
+    assert!(listed.iter().all(|erasure| erasure.id.to_string() == id), "{listed:?}");
+    assert!(listed.len() >= 2 && !listed[0].is_done() && !listed[0].parts.is_empty(), "{listed:?}");
     z.audit().await;
 }
 
