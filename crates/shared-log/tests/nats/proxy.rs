@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -47,14 +48,14 @@ impl LostAnswers {
     }
 }
 
-/// Listens for clients of the server at a port; returns the port at which it does.
-pub(crate) async fn listen(server: u16, answers: Arc<LostAnswers>) -> u16 {
+/// Listens for clients of the server at an address; returns the port at which it does.
+pub(crate) async fn listen(server: SocketAddr, answers: Arc<LostAnswers>) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             // Whoever asks for a server that is not there is hung up on.
-            let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
+            let Ok(server) = TcpStream::connect(server).await else { continue };
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
             tokio::spawn(there(from_client, to_server));

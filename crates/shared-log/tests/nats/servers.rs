@@ -38,7 +38,7 @@ impl NatsServers {
     pub(crate) async fn before(trio: NatsTrio) -> Self {
         let (answers, mut ways) = (Arc::<LostAnswers>::default(), Vec::new());
         for number in 0..SERVERS {
-            ways.push(listen(trio.address(number).port(), answers.clone()).await);
+            ways.push(listen(trio.address(number), answers.clone()).await);
         }
         Self { trio, ways, answers }
     }
