@@ -12,6 +12,7 @@
 //! as one. `restore::cluster` has the order of a restore.
 
 use super::{
+    past::{backup_of, no_restore_is_open},
     rebuild::{RebuildOptions, RebuildReport, rebuild_store},
     records::{BackupMark, BackupRecord, ClusterBackup, MARK, RECORD, SavedShard},
     restore::{self, RestoreOptions, RestoreReport, restore_store},
@@ -32,8 +33,9 @@ const SHARDS: &str = "shards/";
 /// The cluster in a place, or the one that it is a backup of; `None` if it holds one store.
 ///
 /// # Errors
-/// `Refused` if an adoption or a backup was cut off; those of the place.
+/// `Refused` if an adoption, a backup or a restore was cut off; those of the place.
 pub async fn cluster_in(place: &dyn ObjectPlace) -> Result<Option<ClusterRecord>, StorageError> {
+    no_restore_is_open(place).await?;
     let Some(record) = settled(place).await? else { return Ok(None) };
     if BackupMark::of(place).await?.is_some() && ClusterBackup::of(place).await?.is_none() {
         return Err(StorageError::Refused(format!(
@@ -190,6 +192,7 @@ pub async fn rebuild(
                 place.named(&key)
             )));
         }
+        backup_of(place).await?;
         return Box::pin(rebuild_store(place, options, watcher)).await;
     };
     if options.store_id.is_some() {

@@ -1,8 +1,8 @@
 //! A store as a whole: backups, restores, manifests made anew, and what a volume has beyond the chain.
 //!
 //! All of it works on two places ([`ObjectPlace`](super::place::ObjectPlace)), beside a running server or
-//! without one, and none of it ever changes or deletes a segment. Deciding is pure (`plan`, `cover`); the
-//! rest acts.
+//! without one, and none of it ever changes or deletes a segment, but for what a restore itself has put.
+//! Deciding is pure (`plan`, `cover`); the rest acts.
 //!
 //! **A backup** (`save`) is a prefix that looks like a bucket, consistent at the source's manifest N:
 //!
@@ -22,11 +22,12 @@
 //! 1. `restore.json`, created: which store at which manifest is restored, as which new store;
 //! 2. segments, copied, or cut where what held their events was merged with later ones;
 //! 3. manifest 0 of the new chain, created: a checkpoint with the state, and the store is there;
-//! 4. `restore.json` is deleted.
+//! 4. what a run that was killed had put, and the state does not name, is deleted;
+//! 5. `restore.json` is deleted.
 //!
 //! Until 3 a server refuses the place, since it has segments and no manifests; a run with the same words goes
-//! on as `restore.json` says. Killed after 3, the next run finds its own manifest and does 4. A server
-//! refuses a backup, too, whose past it would sweep away: no manifest names it.
+//! on as `restore.json` says. Killed after 3, the next run finds its own manifest and does 5: what 4 has left
+//! a server sweeps away. A server refuses a backup, too, whose past it would sweep away: no manifest names it.
 //!
 //! **Manifests made anew** (`rebuild`) are one object: manifest 0, created, after every segment was read.
 //! Segments that overlap are cut before that, into objects of their own; of the last epoch's nothing is cut

@@ -36,6 +36,8 @@ pub(super) struct Past<'a> {
     pub(super) links: Links,
     /// The last of them.
     pub(super) latest: u64,
+    /// The one that a backup names, whether or not it is there.
+    named: Option<u64>,
 }
 
 /// What a place is a backup of; `None` if it is none.
@@ -59,10 +61,15 @@ pub(crate) async fn backup_of(place: &dyn ObjectPlace) -> Result<Option<BackupRe
 /// beyond that has gaps.
 ///
 /// # Errors
-/// `Refused` if no run of the backup has ended yet; those of [`chain::load`].
+/// `Refused` if no run of the backup has ended yet, or the manifest that it names is gone; those of
+/// [`chain::load`].
 pub async fn load_consistent(place: &dyn ObjectPlace) -> Result<chain::Found, StorageError> {
-    let record = backup_of(place).await?;
-    chain::load_upto(place, record.map(|record| record.manifest)).await
+    let named = backup_of(place).await?.map(|record| record.manifest);
+    let found = chain::load_upto(place, named).await?;
+    match named.filter(|named| found.last.as_ref().is_none_or(|last| last.number != *named)) {
+        None => Ok(found),
+        Some(named) => Err(named_in_vain(place, named, &found.links)),
+    }
 }
 
 /// Refuses a place in which no server may write, and which nobody may make a cluster of: a backup, whose past
@@ -78,6 +85,14 @@ pub async fn must_be_a_store(place: &dyn ObjectPlace) -> Result<(), StorageError
             place.place()
         )));
     }
+    no_restore_is_open(place).await
+}
+
+/// Refuses a place in which a restore was begun and has not ended: it has segments, and not all of them.
+///
+/// # Errors
+/// `Refused`; those of the place.
+pub(super) async fn no_restore_is_open(place: &dyn ObjectPlace) -> Result<(), StorageError> {
     if !has(place, NOTE).await? {
         return Ok(());
     }
@@ -121,11 +136,12 @@ impl<'a> Past<'a> {
     /// `Refused` if it holds no store; those of the place.
     pub(super) async fn of(place: &'a dyn ObjectPlace) -> Result<Self, StorageError> {
         let mut links = chain::links(place).await?;
-        if let Some(record) = backup_of(place).await? {
-            links.end_with(record.manifest);
+        let named = backup_of(place).await?.map(|record| record.manifest);
+        if let Some(named) = named {
+            links.end_with(named);
         }
         match links.last() {
-            Some(latest) => Ok(Self { place, links, latest }),
+            Some(latest) => Ok(Self { place, links, latest, named }),
             None => Err(StorageError::Refused(format!(
                 "{} holds no manifests, so there is nothing to restore from",
                 place.place()
@@ -136,10 +152,13 @@ impl<'a> Past<'a> {
     /// The number of the manifest to go back to.
     ///
     /// # Errors
-    /// `Refused` if there is none that early or that late.
+    /// `Refused` if there is none that early or that late, or a backup lacks its last one.
     pub(super) async fn number(&self, point: RestorePoint) -> Result<u64, StorageError> {
         match point {
-            RestorePoint::Latest => Ok(self.latest),
+            RestorePoint::Latest => match self.named.filter(|named| *named != self.latest) {
+                None => Ok(self.latest),
+                Some(named) => Err(named_in_vain(self.place, named, &self.links)),
+            },
             RestorePoint::Manifest(number) if self.links.checkpoint_of(number).is_some() => Ok(number),
             RestorePoint::Manifest(number) => Err(StorageError::Refused(format!(
                 "the state after manifest {number} cannot be read any more, or not yet; these can: {}",
@@ -224,6 +243,16 @@ impl<'a> Past<'a> {
     pub(super) async fn behind(&self, number: u64) -> Result<Vec<Manifest>, StorageError> {
         self.between(number + 1, self.latest).try_collect().await
     }
+}
+
+/// The refusal of a backup without the manifest that it names: what is left of it is an earlier state.
+fn named_in_vain(place: &dyn ObjectPlace, named: u64, links: &Links) -> StorageError {
+    StorageError::Refused(format!(
+        "{}{RECORD} names manifest {named}, and it is not there: bring it back, run the backup again, or say with \
+         --at which earlier state is good enough: {}",
+        place.place(),
+        shown(&links.readable())
+    ))
 }
 
 /// Numbers as ranges, for people.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     copying::{Copier, Copies},
+    past::load_consistent,
     plan::{CopyPlan, WantedObject, plan, wanted},
     records::{BackupEntry, BackupMark, BackupRecord, LISTS, MARK, RECORD, SavedShard},
 };
@@ -127,9 +128,9 @@ pub(super) async fn save_store(
     unreachable!("the attempts end")
 }
 
-/// Reads the source's chain.
+/// Reads the source's chain: of a backup as far as it is consistent.
 async fn load(from: &dyn ObjectPlace) -> Result<(Found, Manifest), StorageError> {
-    let mut found = chain::load(from).await?;
+    let mut found = load_consistent(from).await?;
     let nothing = || StorageError::Refused(format!("{} holds no store: no manifests", from.place()));
     let last = found.last.take().ok_or_else(nothing)?;
     Ok((found, last))

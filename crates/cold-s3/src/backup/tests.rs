@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{first_link::FirstLink, restore::put as put_objects, *};
 use crate::{
-    audit::audit,
+    audit::{audit, audit_all},
     chain,
     directory::Directory,
     formats::{
@@ -427,4 +427,61 @@ async fn links_of_different_chains_are_damage() {
         place.replace(&manifest::key(2), manifest::encode(&next).into()).await.unwrap();
         assert_eq!(chain::load(&place).await.unwrap().last.unwrap().number, 2);
     }
+}
+
+/// What a restore that was killed has left: segments, and the note of what it was to become.
+#[tokio::test]
+async fn a_restore_that_has_not_ended_is_no_store_and_its_own_leftovers_go_when_it_does() {
+    let scratch = Scratch::new();
+    let [source, half, other] = ["source", "half", "other"].map(|name| scratch.place(name));
+    store(&source, Framing::Plain).await;
+    restored(&source, &half, RestorePoint::Latest).await;
+    let begun = manifest::decode(0, &half.get(&manifest::key(0)).await.unwrap().unwrap()).unwrap();
+    let note = RestoreNote {
+        version: RestoreNote::VERSION,
+        from: source.place(),
+        manifest: 1,
+        tables: Vec::new(),
+        source_is_gone: true,
+        store_id: begun.store_id,
+    };
+    half.create("restore.json", note.encode()).await.unwrap();
+    half.delete(&manifest::key(0)).await.unwrap();
+    // Of events that were written anew since.
+    let outdated = put(&half, segment(0, 4, Framing::Plain)).await;
+    let options = RebuildOptions { dry_run: false, store_id: None, skip_damaged: false, now_ms: 7 };
+    is_refused(rebuild(&half, options, &Unwatched).await, "not ended: run it again");
+    is_refused(audit_all(&half, &Unwatched).await, "not ended: run it again");
+    is_refused(save(&half, &other, SAVE, &Unwatched).await, "not ended: run it again");
+    is_refused(
+        restore(&half, &other, RestoreOptions::default(), &Unwatched).await,
+        "not ended: run it again",
+    );
+    assert_eq!(other.first("").await.unwrap(), None);
+    restored(&source, &half, RestorePoint::Latest).await;
+    assert_eq!((events(&half).await, half.get("restore.json").await.unwrap()), (15, None));
+    let key = names::key(&partition(), &outdated).unwrap();
+    for key in names::beside(&key).into_iter().chain([key]) {
+        assert_eq!(half.get(&key).await.unwrap(), None, "{key}");
+    }
+    // The same of a backup that has no end yet.
+    source.create("backup-of.json", BackupMark::new(begun.store_id).encode()).await.unwrap();
+    source.delete(&manifest::key(0)).await.unwrap();
+    source.delete(&manifest::key(1)).await.unwrap();
+    is_refused(rebuild(&source, options, &Unwatched).await, "begun and not ended");
+}
+
+#[tokio::test]
+async fn a_backup_without_the_manifest_that_it_names_is_restored_only_at_another() {
+    let scratch = Scratch::new();
+    let (source, backup) = (scratch.place("source"), scratch.place("backup"));
+    store(&source, Framing::Zstd).await;
+    add_link(&source, 2, Changes::default()).await;
+    save(&source, &backup, SAVE, &Unwatched).await.unwrap();
+    backup.delete(&manifest::key(2)).await.unwrap();
+    let why = "names manifest 2, and it is not there";
+    is_refused(restore(&backup, &scratch.place("x"), RestoreOptions::default(), &Unwatched).await, why);
+    is_refused(save(&backup, &scratch.place("y"), SAVE, &Unwatched).await, why);
+    let then = restored(&backup, &scratch.place("then"), RestorePoint::Manifest(1)).await;
+    assert_eq!((then.manifest, then.events), (1, 15));
 }

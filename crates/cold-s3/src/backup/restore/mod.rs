@@ -218,8 +218,12 @@ async fn put_store(
             Ok(segments) => {
                 crash::point("restore-segments");
                 let report = planned(&restored, Some(store_id));
+                let superseded = superseded(to, &segments).await?;
                 begin(to, restored, segments, (store_id, options.now_ms)).await?;
                 crash::point("restore-begins");
+                for key in superseded {
+                    to.delete(&key).await?;
+                }
                 return Ok(report);
             }
             Err(key) if attempt == ATTEMPTS => {
@@ -231,6 +235,23 @@ async fn put_store(
         }
     }
     unreachable!("the attempts end")
+}
+
+/// What a run before this one put and this one does not name, as the source has changed meanwhile: events may
+/// have been erased since.
+async fn superseded(
+    to: &dyn ObjectPlace,
+    segments: &[(Partition, Arc<SegmentMeta>)],
+) -> Result<Vec<String>, StorageError> {
+    let mut named = BTreeSet::new();
+    for (partition, meta) in segments {
+        let key = names::key(partition, meta)?;
+        named.extend(names::beside(&key));
+        named.insert(key);
+    }
+    let is_ours = |key: &str| names::parse(key).is_some_and(|found| to.owns(&found.partition.table));
+    let listed = to.listed(names::SEGMENTS).await?.into_iter().map(|object| object.key);
+    Ok(listed.filter(|key| is_ours(key) && !named.contains(key)).collect())
 }
 
 /// What all parts together put at the target. No two have the same table.
