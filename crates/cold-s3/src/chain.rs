@@ -143,7 +143,7 @@ impl Chain {
         // If this process slept after it read the chain, the number it created may have been used and deleted
         // again in between. Then later links exist, and the takeover has failed.
         let later = chain.objects.list(manifest::PREFIX, Some(&manifest::key(number))).await?;
-        match later.first() {
+        match later.iter().find(|key| manifest::number(key).is_some()) {
             None => {
                 let until = Instant::now() + Duration::from_secs(awaits_secs);
                 if awaits_secs > 0 {

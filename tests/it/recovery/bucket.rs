@@ -22,6 +22,23 @@ async fn a_bucket_that_lost_its_manifests_is_refused() {
     assert!(log.contains("manifests were deleted"), "{log}");
 }
 
+#[tokio::test]
+async fn what_is_no_manifest_among_them_keeps_no_store_from_opening() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    append(&z, "t", "a").await;
+    z.flush_and_evict().await;
+    for stray in ["manifests/README", "manifests/x/0.json", "manifests/99999999999999999999.json"] {
+        z.store().replace("events", stray, Bytes::from_static(b"x"));
+    }
+    let before = z.objects("manifests/").len();
+    for _ in 0..2 {
+        z.crash().await;
+    }
+    assert!(z.objects("manifests/").len() <= before + 6, "a start puts few of them");
+    assert_eq!(payloads(&z.read_all("t", "").await), ["a"]);
+    z.audit().await;
+}
+
 /// What the admin port says of the bucket.
 async fn says_of_the_bucket(z: &TestServer) -> String {
     z.client.get(z.admin_url("/readyz?verbose")).send().await.unwrap().text().await.unwrap()

@@ -23,7 +23,8 @@ pub fn key(number: u64) -> String {
 
 /// The number in a manifest's key.
 pub fn number(key: &str) -> Option<u64> {
-    key.strip_prefix(PREFIX)?.strip_suffix(".json")?.parse().ok()
+    let number = key.strip_prefix(PREFIX)?.strip_suffix(".json")?.parse().ok()?;
+    (self::key(number) == key).then_some(number)
 }
 
 /// What comes before and after the checksum, the last field: `,"crc32c":"0123abcd"}`.
@@ -214,6 +215,19 @@ mod tests {
         assert!(matches!(&error, StorageError::Refused(why) if why.contains("format parquet/1")), "{error}");
         let error = decode(7, &sealed(br#"{"version":99,"hint":1}"#.to_vec())).unwrap_err();
         assert!(matches!(&error, StorageError::Refused(why) if why.contains("version 99")), "{error}");
+    }
+
+    #[test]
+    fn only_what_is_written_so_is_the_key_of_a_manifest() {
+        assert_eq!(number(&key(7)), Some(7));
+        for other in [
+            "manifests/7.json",
+            "manifests/+0000000000000000007.json",
+            "manifests/x/00000000000000000007.json",
+        ] {
+            assert_eq!(number(other), None, "{other}");
+        }
+        assert_eq!(number("manifests/99999999999999999999.json"), None);
     }
 
     proptest! {
