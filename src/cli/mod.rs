@@ -57,6 +57,7 @@ use self::{
 };
 use crate::{
     revision::VERSION,
+    server::check_pod,
     settings::{Reads, Settings},
 };
 
@@ -280,6 +281,8 @@ fn check_settings(settings: &Settings, files: bool, out: &mut dyn Write) -> Resu
     if files {
         return check::check_files(settings, out);
     }
+    // What only whoever serves minds: other commands are for any pod of a set.
+    check_pod(settings).map_err(|error| Unanswered::Usage(error.to_string()))?;
     writeln!(out, "the settings can be used")?;
     Ok(exit::DONE)
 }

@@ -1,8 +1,12 @@
 //! `zombi tail`: the last events of a table, and then each new one as it is appended.
 
+use std::{io, time::Duration};
+
 use clap::Args;
 use contracts::name::TableName;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::value::RawValue;
+use tokio::time::sleep;
 
 use super::{
     answer::Unanswered,
@@ -18,6 +22,9 @@ Examples:
   zombi tail orders
   zombi tail orders -n 0 -f -o payload
   zombi tail orders -f --key customer-7";
+
+/// How often it is looked whether anybody still reads.
+const HANG_UP_LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(super) struct TailArgs {
@@ -72,7 +79,11 @@ pub(super) async fn tail(args: TailArgs, before: ClientFlags) -> Result<u8, Unan
     let place = pages.cursor().map(str::to_owned);
     let mut follower = Follower::new(client, args.table.clone(), parameters, place);
     loop {
-        match follower.next().await? {
+        let item = tokio::select! {
+            item = follower.next() => item?,
+            () = nobody_reads() => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+        };
+        match item {
             TailItem::Record(record) => {
                 let record = RawValue::from_string(record)
                     .map_err(|error| Unanswered::Failed(format!("an event is no JSON: {error}")))?;
@@ -82,4 +93,20 @@ pub(super) async fn tail(args: TailArgs, before: ClientFlags) -> Result<u8, Unan
             TailItem::Gap(why) => status.note(&format!("{why}; going on behind the gap")),
         }
     }
+}
+
+/// Returns once nobody reads what is printed any more, as behind `| head`: a table in which nothing happens has
+/// nothing to print by which it would be noticed.
+async fn nobody_reads() {
+    while !is_hung_up() {
+        sleep(HANG_UP_LOOK).await;
+    }
+}
+
+/// Whether the other end of standard output is closed.
+fn is_hung_up() -> bool {
+    let stdout = rustix::stdio::stdout();
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    let is_polled = poll(&mut polled, Some(&Timespec::default())).is_ok();
+    is_polled && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }

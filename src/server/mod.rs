@@ -252,7 +252,10 @@ async fn keep_metrics(prometheus: PrometheusHandle, dropped: DroppedLines) {
 
 /// Refuses to start as any pod but the first of its set, where they are no cluster: it would take the bucket
 /// over from the first, with an empty volume.
-fn check_pod(settings: &Settings) -> Result<(), ServerError> {
+///
+/// # Errors
+/// `Setting` with what to set.
+pub(crate) fn check_pod(settings: &Settings) -> Result<(), ServerError> {
     if settings.cluster.is_on() {
         return shards::own(settings).map(drop);
     }

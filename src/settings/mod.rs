@@ -273,11 +273,27 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use contracts::settings::Seconds;
 
     fn broken(settings: &Settings) -> String {
         settings.check(&Settings::all()).map_or_else(|bad| bad.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn a_process_has_a_directory_and_two_ports() {
+        let mut settings = Settings::default();
+        settings.process.data_dir = PathBuf::new();
+        settings.process.port = settings.process.admin_port;
+        let said = broken(&settings);
+        assert!(said.contains("data_dir must be a path") && said.contains("both are 9090"), "{said}");
+        settings.process.data_dir = PathBuf::from("data");
+        settings.process.admin_host = Some([127, 0, 0, 1].into());
+        assert_eq!(broken(&settings), "");
+        (settings.process.admin_host, settings.process.port, settings.process.admin_port) = (None, 0, 0);
+        assert_eq!(broken(&settings), "");
     }
 
     #[test]

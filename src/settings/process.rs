@@ -8,7 +8,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use contracts::settings::{MAX_WAIT_SECS, Seconds, Section};
+use contracts::settings::{BrokenRules, MAX_WAIT_SECS, Seconds, Section};
 use hot_rocksdb::settings::Durability;
 
 /// The process.
@@ -48,6 +48,15 @@ impl Default for ProcessSettings {
 
 impl Section for ProcessSettings {
     const NAME: &'static str = "";
+
+    fn check(&self, broken: &mut BrokenRules) {
+        broken.unless(!self.data_dir.as_os_str().is_empty(), "data_dir must be a path, and is empty");
+        let is_one_address = self.admin_host.is_none_or(|admin_host| admin_host == self.host);
+        broken.unless(
+            self.port == 0 || self.port != self.admin_port || !is_one_address,
+            format!("port and admin_port must be two, or listen on two addresses; both are {}", self.port),
+        );
+    }
 }
 
 /// How the process stops.

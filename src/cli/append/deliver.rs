@@ -110,7 +110,13 @@ fn first_part(error: &ClientError, length: usize, expected_offset: Option<u64>) 
 fn of_line(error: ClientError, records: &[PreparedRecord]) -> Unanswered {
     let Some(refusal) = error.refusal() else { return error.into() };
     let index = refusal.number("index").and_then(|index| usize::try_from(index).ok());
-    let Some(record) = index.and_then(|index| records.get(index)) else { return error.into() };
+    let record = match (index, records) {
+        (Some(index), _) => records.get(index),
+        // Sent by itself, and too large for a request.
+        (None, [only]) if refusal.status.as_u16() == 413 => Some(only),
+        _ => None,
+    };
+    let Some(record) = record else { return error.into() };
     let cure = match refusal.code.as_str() {
         "idempotency_key_reused" => {
             "; if another input of the same name was appended before, name this one with --source"
