@@ -66,6 +66,14 @@ pub struct RawEnvelope {
 }
 
 impl RawEnvelope {
+    /// The name of the first header of a request that says something of the event in it, if there is one.
+    pub fn first_of(headers: &HeaderMap) -> Option<&HeaderName> {
+        let is_of_event = |name: &&HeaderName| {
+            **name == KEY || **name == TIMESTAMP || name.as_str().starts_with(HEADER_PREFIX)
+        };
+        headers.keys().find(is_of_event)
+    }
+
     /// Reads the headers of a request.
     ///
     /// # Errors

@@ -144,6 +144,24 @@ async fn an_envelope_that_is_wrong_or_says_two_things_is_refused() {
     assert!(!is_there(&z, "other").await);
 }
 
+/// An event that says by itself what it has would lose it, and nobody would notice.
+#[tokio::test]
+async fn what_the_head_says_of_an_event_is_refused_where_it_would_be_lost() {
+    let z = TestServer::start().await;
+    let json = ("content-type", "application/json");
+    for header in [("zombi-key", "k"), ("zombi-timestamp", "5"), ("zombi-header-a", "b")] {
+        for (path, kind) in [("", json), ("", ("content-type", "application/x-ndjson")), ("/bulk", json)] {
+            let answer = post(&z, &format!("/tables/t{path}"), &[kind, header], r#"{"payload":1}"#).await;
+            let problem = answer.refused(&format!("{path} {header:?}"), 400, "bad_request");
+            assert!(problem["detail"].as_str().unwrap().starts_with(header.0), "{problem}");
+        }
+    }
+    let event = [json, ("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
+    let bulk = post(&z, "/tables/t/bulk", &event, r#"{"records":[{"payload":1}]}"#).await;
+    bulk.refused("a CloudEvent", 400, "bad_request");
+    assert!(!is_there(&z, "t").await);
+}
+
 #[tokio::test]
 async fn an_array_is_split_into_events_all_or_nothing() {
     let z = TestServer::start().await;

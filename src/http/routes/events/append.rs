@@ -16,7 +16,7 @@ use crate::http::{
     extract,
     memory::Share,
     params::{OffsetParam, WaitForParam},
-    records::{NewEvent, RecordParser},
+    records::{NewEvent, RawEnvelope, RecordParser},
     state::AppState,
     trace,
 };
@@ -105,6 +105,24 @@ impl Envelope {
             idempotency_key: extract::key_header(headers)?,
             traceparent: trace::traceparent(headers),
         })
+    }
+
+    /// The same where each event says by itself what it has besides its payload: what the head says of it
+    /// would be lost.
+    ///
+    /// # Errors
+    /// 400 or 422.
+    pub(super) fn of_records(incoming: &Incoming, state: &AppState) -> Result<Self, Problem> {
+        if !incoming.has_usual_head
+            && let Some(name) = RawEnvelope::first_of(&incoming.headers)
+        {
+            let detail = format!(
+                "{name} goes with a raw body, POST /tables/{{table}}/raw: here an event has its own key, \
+                 timestamp_ms and headers"
+            );
+            return Err(Problem::new(Code::BadRequest, detail));
+        }
+        Self::of(incoming, state)
     }
 
     /// The parser for its events, with the time of this moment.

@@ -7,6 +7,7 @@ use utoipa::IntoParams;
 use super::{
     answer::{AnswerForm, BulkWritten},
     append::{Envelope, WriteCall, WriteOptions, check_table},
+    cloudevents::without_attributes,
     write::read,
 };
 use crate::http::{
@@ -77,8 +78,11 @@ pub(crate) async fn write_bulk(
     let (expected_offset, wait_for) = (params.expected_offset.as_ref(), params.wait_for.as_ref());
     let options = WriteOptions::check(&state, &caller, expected_offset, wait_for)?;
     check_table(&state, &table)?;
+    if !incoming.has_usual_head {
+        without_attributes(&incoming.headers)?;
+    }
     let encoding = extract::encoding(&incoming.headers)?;
-    let envelope = Envelope::of(&incoming, &state)?;
+    let envelope = Envelope::of_records(&incoming, &state)?;
     match encoding {
         Encoding::Json => {}
         Encoding::Protobuf => extract::message_type(&incoming.headers, MESSAGE)?,

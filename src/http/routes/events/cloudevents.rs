@@ -13,6 +13,7 @@ use super::{
 use crate::http::{
     accept,
     body::Incoming,
+    code::Code,
     error::Problem,
     extract::OpenTable,
     records::{CloudEventHead, CloudEventMode},
@@ -21,6 +22,22 @@ use crate::http::{
 const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
+
+/// Refuses CloudEvents in binary mode, where headers are not an event's. Those in other formats than JSON are bytes
+/// there.
+///
+/// # Errors
+/// 400.
+pub(super) fn without_attributes(headers: &HeaderMap) -> Result<(), Problem> {
+    match CloudEventMode::of(headers) {
+        Ok(Some(CloudEventMode::Binary)) => Err(Problem::new(
+            Code::BadRequest,
+            "the attributes of a CloudEvent in ce- headers would be lost here: POST it to /tables/{table}",
+        )),
+        Err(problem) if problem.code() != Code::UnsupportedMediaType => Err(problem),
+        _ => Ok(()),
+    }
+}
 
 /// Appends CloudEvents: one, or a batch that is all or nothing. The answer has no body unless the client
 /// names JSON in `Accept`: a broker would take a body that is no CloudEvent for a failure, and send the event
@@ -31,7 +48,7 @@ pub(super) async fn write(
     incoming: Incoming,
 ) -> Result<Response, Problem> {
     let state = call.state;
-    let envelope = Envelope::of(&incoming, state)?;
+    let envelope = Envelope::of_records(&incoming, state)?;
     let form = if accept::names_json(&incoming.headers) {
         AnswerForm::preferred(&incoming)
     } else {

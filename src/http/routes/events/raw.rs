@@ -1,12 +1,13 @@
 //! `POST /tables/{table}/raw`: the body is the payload, or its lines or elements are.
 
-use axum::{extract::State, http::HeaderMap, response::Response};
+use axum::{extract::State, response::Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
     answer::{AnswerForm, WriteAnswer},
     append::{Envelope, WriteCall, WriteOptions, check_table},
+    cloudevents::without_attributes,
     stream::{self, StreamSource},
     write::{read, without_lines},
 };
@@ -18,7 +19,7 @@ use crate::http::{
     extract::Table,
     media::{BinaryBody, MediaKind},
     params::{OffsetParam, OnErrorParam, Params, PartitionParam, SplitParam, TimeParam, WaitForParam},
-    records::{CloudEventMode, RawEnvelope, either},
+    records::{RawEnvelope, either},
     state::AppState,
 };
 
@@ -146,16 +147,4 @@ pub(crate) async fn write_raw(
     }
     let event = parser.raw_event(kind, body, &raw).map_err(|problem| problem.at_index(0))?;
     call.one(event, share, form).await
-}
-
-/// Refuses CloudEvents in binary mode. Those in other formats than JSON are bytes here.
-fn without_attributes(headers: &HeaderMap) -> Result<(), Problem> {
-    match CloudEventMode::of(headers) {
-        Ok(Some(CloudEventMode::Binary)) => Err(Problem::new(
-            Code::BadRequest,
-            "the attributes of a CloudEvent in ce- headers would be lost here: POST it to /tables/{table}",
-        )),
-        Err(problem) if problem.code() != Code::UnsupportedMediaType => Err(problem),
-        _ => Ok(()),
-    }
 }

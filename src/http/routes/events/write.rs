@@ -94,7 +94,7 @@ pub(crate) async fn write(State(state): State<AppState>, request: RouteRequest) 
         return Box::pin(cloudevents::write(call, mode, incoming)).await;
     }
     let encoding = extract::encoding(&incoming.headers)?;
-    let envelope = Envelope::of(&incoming, &state)?;
+    let envelope = Envelope::of_records(&incoming, &state)?;
     if encoding == Encoding::Ndjson {
         let source = StreamSource::records(envelope, params.on_error.as_ref(), &caller)?;
         return Box::pin(stream::write(&state, &table, options.without_offset()?, source, incoming)).await;
