@@ -137,3 +137,11 @@ async fn a_batch_that_is_too_large_for_the_server_is_sent_in_parts() {
     assert_eq!((&summary["count"], &summary["duplicates"]), (&json!(100), &json!(0)));
     assert_eq!(payloads(&z, "t").await, (0..100).map(Value::from).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_line_that_no_request_can_hold_is_named() {
+    let z = TestServer::start_with(&[("limits.record_bytes", "1000"), ("limits.body_bytes", "1500")]).await;
+    let input = format!("ok\n{}\nafter\n", "x".repeat(2000));
+    let ran = CommandLine::new(&["append", "t", "--format", "lines"]).at(&z).input(&input).run().await;
+    says("the second line", &ran, FAILED, &["line 2: body_too_large"]);
+}

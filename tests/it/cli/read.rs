@@ -174,3 +174,13 @@ async fn who_has_read_enough_is_no_error() {
     assert!(running.line().await.contains("event 0"));
     assert_eq!(running.closed().await, Some(0));
 }
+
+/// Nothing is printed by which it would notice.
+#[tokio::test]
+async fn who_follows_a_quiet_table_and_has_seen_enough_is_no_error() {
+    let z = TestServer::start().await;
+    Sent::default().append(&z, "t", 1, 3).await;
+    let mut running = CommandLine::new(&["tail", "t", "-f"]).at(&z).begin();
+    assert!(running.line().await.contains("event 0"));
+    assert_eq!(running.closed().await, Some(0));
+}
