@@ -32,9 +32,12 @@ fn unknown(kid: &str) -> String {
     format!("{header}.{}.{}", base64url(claims().to_string()), base64url([7_u8; 256]))
 }
 
-/// As many fetches as a time allows: one in ten seconds, one at its beginning and one at its end.
+/// The pause between two fetches.
+const BETWEEN_FETCHES: Duration = Duration::from_secs(10);
+
+/// As many fetches as a time allows: one in each pause, one at its beginning and one at its end.
 fn allowed_since(start: Instant) -> usize {
-    usize::try_from(start.elapsed().as_secs()).unwrap() / 10 + 2
+    usize::try_from(start.elapsed().as_secs() / BETWEEN_FETCHES.as_secs()).unwrap() + 2
 }
 
 #[tokio::test]
@@ -126,6 +129,7 @@ async fn a_flood_while_the_key_server_fails_costs_no_more() {
     let federated = Federated::start().await;
     for answer in [JwksAnswer::text(500, "text/plain", "no"), JwksAnswer::Hang] {
         federated.jwks.answer(answer);
+        sleep(BETWEEN_FETCHES).await; // so that the first of the flood begins one
         let (before, start) = (federated.jwks.requests(), Instant::now());
         let ask = |number: usize| {
             let federated = &federated;
