@@ -72,6 +72,18 @@ async fn pods_with_most(pods: &[TestServer]) -> Vec<usize> {
     }
 }
 
+/// Has a pod's volume begin the log of a shard anew: whether it did, and what it said. Servers that were just
+/// started may not say yet what they have: then it asks to be run again.
+async fn reset_log(pod: &TestServer, shard: usize) -> (bool, String) {
+    let shard = shard.to_string();
+    eventually_some("the servers say what they have", async || {
+        let (has_reset, said) = pod.look(&["cluster", "reset-log", "--shard", &shard]).await;
+        let must_wait = said.contains("cannot be opened now") || said.contains("cannot be told whether");
+        (!must_wait).then_some((has_reset, said))
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_that_all_servers_have_lost_are_begun_anew_with_what_the_copies_have() {
     let mut cluster = LoadedCluster::start().await;
@@ -87,17 +99,15 @@ async fn logs_that_all_servers_have_lost_are_begun_anew_with_what_the_copies_hav
     }
     cluster.servers.lose_everything().await;
     for (shard, pod) in most.into_iter().enumerate() {
-        let shard = shard.to_string();
-        let words = ["cluster", "reset-log", "--shard", &shard];
         // Once the manifests say that it is begun anew, and before the volume knows.
         let killed = ("FAILPOINTS".to_owned(), "log-reset-said=return".to_owned());
         cluster.pods[pod].environment.push(killed);
-        let (has_reset, said) = cluster.pods[pod].look(&words).await;
+        let (has_reset, said) = reset_log(&cluster.pods[pod], shard).await;
         assert!(!has_reset && !said.contains("begun anew"), "it was not killed: {said}");
         cluster.pods[pod].environment.pop();
-        let (has_reset, said) = cluster.pods[pod].look(&words).await;
+        let (has_reset, said) = reset_log(&cluster.pods[pod], shard).await;
         assert!(has_reset && said.contains("is begun anew"), "{said}");
-        let (has_reset, said) = cluster.pods[pod].look(&words).await;
+        let (has_reset, said) = reset_log(&cluster.pods[pod], shard).await;
         assert!(!has_reset && said.contains("is not lost"), "once: {said}");
     }
     run_all(&mut cluster.pods).await;

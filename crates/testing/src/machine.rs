@@ -12,8 +12,20 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one, by loopback.
+    /// This one, at a loopback address of its own.
     pub fn here() -> Self {
-        Self { ip: Ipv4Addr::LOCALHOST, wrapper: Vec::new() }
+        Self { ip: own_loopback(), wrapper: Vec::new() }
     }
+
+    /// Whether it is this one.
+    pub fn is_here(&self) -> bool {
+        self.wrapper.is_empty()
+    }
+}
+
+/// A loopback address that nobody else uses: nobody takes a port of it while the process that listened there
+/// is started again.
+pub fn own_loopback() -> Ipv4Addr {
+    let [one, two, three, _] = rand::random::<u32>().to_be_bytes();
+    Ipv4Addr::new(127, one.clamp(1, 254), two, three)
 }

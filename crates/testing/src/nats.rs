@@ -120,7 +120,7 @@ impl NatsTrio {
     /// Starts all of them, and waits until they have found each other.
     pub async fn run(&mut self) {
         for _ in 0..STARTS {
-            self.ports = free_ports();
+            self.ports = free_ports(&self.machines);
             self.processes = (0..SERVERS).map(|number| Some(self.begin(number))).collect();
             if self.are_ready(PATIENCE / 4).await {
                 return;
@@ -351,10 +351,11 @@ impl NatsTrio {
     }
 }
 
-/// Ports that nobody has now: all must be known before one starts.
-fn free_ports() -> Vec<[u16; 3]> {
-    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let held: Vec<TcpListener> = (0..3 * SERVERS).map(bind).collect();
-    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-    held.chunks(3).map(|three| [port(&three[0]), port(&three[1]), port(&three[2])]).collect()
+/// Ports that nobody has now: all must be known before one starts. On another machine nobody has any.
+fn free_ports(machines: &[Machine]) -> Vec<[u16; 3]> {
+    let ip = |machine: &Machine| if machine.is_here() { machine.ip } else { Ipv4Addr::LOCALHOST };
+    let bind = |machine| [(); 3].map(|()| TcpListener::bind((ip(machine), 0)).unwrap());
+    let held: Vec<[TcpListener; 3]> = machines.iter().map(bind).collect();
+    let ports = |three: &[TcpListener; 3]| three.each_ref().map(|one| one.local_addr().unwrap().port());
+    held.iter().map(ports).collect()
 }

@@ -1,7 +1,12 @@
 //! What makes a server a pod: its place among the pods of a cluster, and who it is to the servers of their
 //! logs.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::{
+    iter,
+    net::{SocketAddr, TcpListener},
+};
+
+use super::machine::own_loopback;
 
 /// Shards of the clusters in tests.
 pub const SHARDS: u32 = 6;
@@ -54,12 +59,11 @@ pub(crate) fn settings_at(addresses: &[[SocketAddr; 2]], shards: u32) -> Vec<Pod
     addresses.iter().enumerate().map(place).collect()
 }
 
-/// Addresses on which nobody listens, of a network of their own, so that nobody takes them meanwhile: of each
-/// pod its main port and its admin port, as a port that is given out at the start may be the other one's.
+/// Addresses on which nobody listens: of each pod its main port and its admin port, as a port that is given
+/// out at the start may be the other one's.
 fn free_addresses(count: usize) -> Vec<[SocketAddr; 2]> {
-    let [one, two, three, _] = rand::random::<u32>().to_be_bytes();
-    let addresses = (1..).map(|last| IpAddr::from(Ipv4Addr::new(127, one.max(1), two, three ^ last)));
-    let bound = addresses.take(count).map(|ip| [(); 2].map(|()| TcpListener::bind((ip, 0)).unwrap()));
+    let addresses = iter::repeat_with(own_loopback).take(count);
+    let bound = addresses.map(|ip| [(); 2].map(|()| TcpListener::bind((ip, 0)).unwrap()));
     let bound: Vec<[TcpListener; 2]> = bound.collect();
     bound.iter().map(|pair| pair.each_ref().map(|listener| listener.local_addr().unwrap())).collect()
 }

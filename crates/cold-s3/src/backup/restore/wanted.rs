@@ -296,7 +296,11 @@ mod tests {
         latest.partitions.insert(another.clone(), ColdPartition { reserved_upto: 50, ..Default::default() });
         reserve(&mut then, &latest);
         let reserved: Vec<_> = then.partitions.iter().map(|(one, cold)| (one, cold.reserved_upto)).collect();
-        assert_eq!(reserved, [(&partition("a"), 1000), (&another, 50)], "and nothing of other tables, nor what was released");
+        assert_eq!(
+            reserved,
+            [(&partition("a"), 1000), (&another, 50)],
+            "and nothing of other tables, nor what was released"
+        );
         assert_eq!((then.partitions[&partition("a")].end, then.partitions[&another].end), (30, 0));
     }
 
