@@ -66,8 +66,14 @@ pub(crate) async fn load_last(objects: &Objects) -> Result<Found, StorageError> 
 
 async fn load_listed(objects: &dyn ObjectPlace, links: Links) -> Result<Found, StorageError> {
     let Some(last) = links.last() else {
-        refuse_lost_chain(objects).await?;
-        return Ok(Found::default());
+        let Err(refused) = refuse_lost_chain(objects).await else { return Ok(Found::default()) };
+        // A chain is begun before its first segment is put: if it was begun only now, it is listed by now.
+        let links = self::links(objects).await?;
+        return if links.last().is_none() {
+            Err(refused)
+        } else {
+            Box::pin(load_listed(objects, links)).await
+        };
     };
     let mut last = read(objects, last).await?;
     // A link without its checkpoint: the bucket was emptied under a writer, which then put one more link.
@@ -217,4 +223,68 @@ pub async fn read(objects: &dyn ObjectPlace, number: u64) -> Result<Manifest, St
         .await?
         .ok_or_else(|| StorageError::corrupt(&key, "the manifest chain needs it, and it is not there"))?;
     manifest::decode(number, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        manifest::{Changes, tests::link_of},
+        s3::{Created, FoundObject},
+    };
+
+    /// A place where nothing was, in which another writer begins a chain once its manifests were listed.
+    #[derive(Debug)]
+    struct BegunMeanwhile {
+        opening: Option<Vec<u8>>,
+        lists: AtomicU64,
+    }
+
+    #[async_trait]
+    impl ObjectPlace for BegunMeanwhile {
+        fn place(&self) -> String {
+            String::new()
+        }
+
+        async fn get(&self, key: &str) -> Result<Option<Bytes>, StorageError> {
+            Ok(self.opening.clone().filter(|_| key == manifest::key(0)).map(Bytes::from))
+        }
+
+        async fn listed(&self, _: &str) -> Result<Vec<FoundObject>, StorageError> {
+            let is_there = self.opening.is_some() && self.lists.fetch_add(1, Relaxed) > 0;
+            let opening = FoundObject { key: manifest::key(0), bytes: 1, modified_ms: 0 };
+            Ok(Some(opening).filter(|_| is_there).into_iter().collect())
+        }
+
+        async fn first(&self, _: &str) -> Result<Option<String>, StorageError> {
+            Ok(Some("segments/t/00000/0-1-00000001.jsonl.zst".to_owned()))
+        }
+
+        async fn create(&self, _: &str, _: Bytes) -> Result<Created, StorageError> {
+            unreachable!("it is only read")
+        }
+
+        async fn replace(&self, _: &str, _: Bytes) -> Result<(), StorageError> {
+            unreachable!("it is only read")
+        }
+
+        async fn delete(&self, _: &str) -> Result<(), StorageError> {
+            unreachable!("it is only read")
+        }
+    }
+
+    #[tokio::test]
+    async fn segments_without_manifests_are_a_lost_chain_unless_it_was_begun_only_now() {
+        let state = Some(ColdState::default().checkpoint());
+        let opening = Manifest { state, ..link_of(0, Changes::default()) };
+        let place = BegunMeanwhile { opening: Some(manifest::encode(&opening)), lists: AtomicU64::new(0) };
+        assert_eq!(load(&place).await.unwrap().last.map(|last| last.number), Some(0));
+        let place = BegunMeanwhile { opening: None, ..place };
+        assert!(matches!(load(&place).await, Err(StorageError::Refused(_))));
+    }
 }

@@ -68,16 +68,26 @@ impl MemoryHot {
     /// Enters that this copy still owns the shard, once for all who wait for it by then.
     async fn enter_confirm(&self) -> Result<(), StorageError> {
         let (reply, answer) = oneshot::channel();
-        self.entering.confirms.lock().push(reply);
+        let is_first = {
+            let mut waiting = self.entering.confirms.lock();
+            waiting.push(reply);
+            waiting.len() == 1
+        };
+        // Nobody has two turns in the queue: what moves events to S3 would wait behind all of them.
+        if is_first {
+            self.spawn_confirm();
+        }
+        answer.await.map_err(StorageError::outcome_unknown)?
+    }
+
+    /// Confirms for all who wait by its turn.
+    fn spawn_confirm(&self) {
         let (role, turn) = (Arc::clone(&self.entering.role), Arc::clone(&self.entering.turn));
         let (volume, clock) = (self.volume.clone(), Arc::clone(&self.clock));
         let confirms = Arc::clone(&self.entering.confirms);
         self.entering.spawn(async move {
             let _turn = turn.lock().await;
             let waiting = std::mem::take(&mut *confirms.lock());
-            if waiting.is_empty() {
-                return;
-            }
             let confirmed = match role.get() {
                 WriterRole::Owns(log) => {
                     let mark = log.enter(clock.now_ms(), None).await;
@@ -89,7 +99,6 @@ impl MemoryHot {
                 drop(reply.send(confirmed.clone())); // who has given up does not listen
             }
         });
-        answer.await.map_err(StorageError::outcome_unknown)?
     }
 }
 
