@@ -57,6 +57,7 @@ def manifests():
     bucket_in_development(places["overlays/dev"])
     namespaces(places["overlays/dev"], places["overlays/production"])
     settings(places["overlays/production"])
+    lease(places["overlays/production"])
     disruption(places["overlays/production"])
     for place in ("overlays/cluster-volumes", "overlays/cluster"):
         cluster(places[place])
@@ -157,6 +158,26 @@ def settings(objects):
     check("localhost" in hosts, f"a port that kubectl forwards is localhost: {hosts}")
     check(len(hosts) == len(set(hosts)) == 4 * len(names) + 1 and all(host == host.strip() for host in hosts), f"and nothing else: {hosts}")
     say(f"settings   production answers to {len(hosts)} names and forgets groups after 30 days")
+
+
+def lease(production):
+    """The patch that production has ready, and leaves out, sets a lease and nothing else."""
+    with tempfile.TemporaryDirectory() as directory:
+        copied = os.path.join(directory, "deploy")
+        shutil.copytree(DEPLOY, copied)
+        place = os.path.join(copied, "overlays", "production")
+        with open(os.path.join(place, "kustomization.yaml"), "r+") as file:
+            text = file.read()
+            ready = text.replace("\n  # - path: lease.yaml\n", "\n  - path: lease.yaml\n")
+            check(ready != text, "production has a lease ready, and leaves it out")
+            file.seek(0)
+            file.truncate()
+            file.write(ready)
+        objects = validate("overlays/production with a lease", kustomize(place))
+    before, leased = (variables(one(each, "StatefulSet", "zombi")) for each in (production, objects))
+    secs = leased.pop("ZOMBI_S3_LEASE_SECS")
+    check("ZOMBI_S3_LEASE_SECS" not in before and leased == before and int(secs) > 0, f"the lease alone is new: {secs}, {leased}")
+    say(f"lease      production with its patch: {secs} s")
 
 
 def disruption(objects):

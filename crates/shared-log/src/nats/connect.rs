@@ -21,7 +21,7 @@ use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::settings::NatsSettings;
 
@@ -244,6 +244,8 @@ async fn connect(settings: &NatsSettings) -> Result<Client, String> {
         .connection_timeout(CONNECT_TIMEOUT)
         .ping_interval(PING_INTERVAL)
         .max_reconnects(settings.urls.len())
+        // What matters of these is said where it is noticed; each log has a connection, and each start many.
+        .event_callback(|event| async move { debug!(%event, "the connection to a NATS server") })
         .ignore_discovered_servers();
     let options = with_credentials(options, settings).await?;
     let options = match &settings.ca_file {
