@@ -164,6 +164,7 @@ impl LogLevel for Level {
     fn set(&self, level: &str) -> Result<(), String> {
         let filter = parse_level(level).map_err(|error| error.to_string())?;
         self.filter.reload(filter).map_err(|error| error.to_string())?;
+        audit::SILENCED.store(matches!(level, "off" | "error"), std::sync::atomic::Ordering::Relaxed);
         level.clone_into(&mut self.text.lock());
         Ok(())
     }

@@ -11,16 +11,25 @@ pub(super) const MAX_BEARER_BYTES: usize = 8 << 10;
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, CredentialRefusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() || value.len() > MAX_BEARER_BYTES {
+    let is_several = values.next().is_some() && !contracts::mutant("two_authorizations");
+    let is_long = value.len() > MAX_BEARER_BYTES && !contracts::mutant("token_size");
+    if is_several || is_long {
         return Err(CredentialRefusal::Malformed);
     }
     let text = value.to_str().map_err(|_| CredentialRefusal::Malformed)?;
     match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && is_b64token(token.trim()) => {
+        Some((scheme, token)) if is_bearer(scheme) && is_b64token(token.trim()) => {
             Ok(Some(token.trim()))
         }
         _ => Err(CredentialRefusal::Malformed),
     }
+}
+
+fn is_bearer(scheme: &str) -> bool {
+    if contracts::mutant("scheme_case") {
+        return scheme == "Bearer";
+    }
+    scheme.eq_ignore_ascii_case("bearer") || contracts::mutant("scheme_any")
 }
 
 /// Whether a text has the form that RFC 6750 2.1 gives to every bearer token. What has not, two tokens in one

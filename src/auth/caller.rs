@@ -325,7 +325,8 @@ impl Caller {
     /// ends at once; a request that changes something may finish, or nobody would know how far it got.
     pub(crate) async fn given_up(&self) -> CallerEnd {
         let end = self.ended().await;
-        if self.known().is_some_and(|admitted| admitted.verb != Verb::Read) {
+        let is_change = self.known().is_some_and(|admitted| admitted.verb != Verb::Read);
+        if is_change && !contracts::mutant("write_may_finish") {
             sleep(CHANGES_MAY_FINISH).await;
         }
         end
@@ -343,7 +344,11 @@ impl Admitted {
     }
 
     fn decide(&self, verb: Verb, resource: Resource<'_>) -> Result<(), Forbidden> {
-        let decision = self.sender.decide(verb, resource);
+        let decision = if contracts::mutant(switch_of(verb)) {
+            Decision::Allowed { binding: 0 }
+        } else {
+            self.sender.decide(verb, resource)
+        };
         let touched = Touched { verb, resource: resource.into(), decision };
         let lost = (!decision.is_allowed()).then(|| touched.resource.clone());
         self.whole().touched.lock().add(touched);
@@ -362,7 +367,7 @@ impl Admitted {
         loop {
             tokio::select! {
                 biased;
-                () = until(ends) => return CallerEnd::Credential(CredentialRefusal::Expired),
+                () = until(ends.filter(|_| !contracts::mutant("ends_with_credential"))) => return CallerEnd::Credential(CredentialRefusal::Expired),
                 changed = changes.changed() => match changed.map(|()| self.standing()) {
                     Ok(Ok(expires)) => ends = expires,
                     Ok(Err(end)) => return end,
@@ -380,12 +385,25 @@ impl Admitted {
         // What was denied before is nobody's loss.
         let lost = touched
             .iter()
-            .filter(|one| one.decision.is_allowed())
+            .filter(|one| one.decision.is_allowed() && !contracts::mutant("ends_with_right"))
             .find(|one| !sender.decide(one.verb, one.resource.borrowed()).is_allowed());
         let Some(Touched { verb, resource, .. }) = lost.cloned() else { return Ok(expires) };
         // For the audit log, which names what was denied.
         touched.add(Touched { verb, resource: resource.clone(), decision: Decision::Denied });
         Err(CallerEnd::Right(self.forbidden(verb, resource)))
+    }
+}
+
+/// The switch of all decisions about a verb.
+fn switch_of(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Append => "verb_append",
+        Verb::Read => "verb_read",
+        Verb::Commit => "verb_commit",
+        Verb::Rewind => "verb_rewind",
+        Verb::Manage => "verb_manage",
+        Verb::Operate => "verb_operate",
+        Verb::Open => "verb_open",
     }
 }
 

@@ -19,11 +19,15 @@ pub(super) fn read_file<T>(
     let mut file = root.mapping(&mut errors);
     if let Some(version) = file.need("version", &mut errors)
         && version.value.as_u64() != Some(1)
+        && !contracts::mutant("file_version")
     {
         errors.add(&version.place, "must be 1");
     }
     let value = read(&mut file, &mut errors);
     file.end(&mut errors);
+    if contracts::mutant("half_of_a_bad_file") {
+        return Ok(value);
+    }
     errors.check().map(|()| value)
 }
 
@@ -145,7 +149,8 @@ impl<'f> FileMapping<'f> {
     /// Notes every field that was neither taken nor refused.
     pub(super) fn end(self, errors: &mut FileErrors<'_>) {
         for name in self.values.into_iter().flat_map(Map::keys) {
-            if !self.known.iter().chain(&self.refused).any(|known| *known == name) {
+            let is_known = self.known.iter().chain(&self.refused).any(|known| *known == name);
+            if !is_known && !contracts::mutant("file_unknown_field") {
                 let known = self.known.join(", ");
                 errors.add(&self.place.field(name), format_args!("is not a known field; there are {known}"));
             }

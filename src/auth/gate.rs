@@ -75,12 +75,23 @@ impl Gate {
         let policy = Arc::new(policy);
         self.quotas.adopt(Arc::clone(&policy));
         self.policy.store(policy);
+        if contracts::mutant("policy_change_told") {
+            return;
+        }
         self.changed.send_modify(|count| *count += 1);
     }
 
     /// Takes other static tokens over. Long answers of those that are gone end.
     pub(crate) fn adopt_tokens(&self, tokens: Tokens) {
+        let tokens = if contracts::mutant("static_revoked") {
+            tokens.with_those_of(&self.tokens.load())
+        } else {
+            tokens
+        };
         self.tokens.store(Arc::new(tokens));
+        if contracts::mutant("tokens_change_told") {
+            return;
+        }
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -108,8 +119,16 @@ impl Gate {
         certificate: Option<&ShownCertificate>,
         session: Option<&str>,
     ) -> Result<Identity, CredentialRefusal> {
+        if contracts::mutant("certificate_first")
+            && let Some(certificate) = certificate
+        {
+            return self.of_certificate(certificate);
+        }
         if let Some(bearer) = bearer(headers)? {
-            return self.of_bearer(bearer).await;
+            let found = self.of_bearer(bearer).await;
+            if found.is_ok() || !contracts::mutant("bad_token_is_none") {
+                return found;
+            }
         }
         if let Some(identity) = session.and_then(|id| self.of_session(id)) {
             return Ok(identity);
@@ -158,13 +177,17 @@ impl Gate {
     /// Why it is not good any more.
     pub(super) fn good_until(&self, identity: &Identity) -> Result<Option<Instant>, CredentialRefusal> {
         let Credential { token, key, session } = &identity.credential;
-        if session.is_some_and(|session| !self.sessions.has(&session, Instant::now())) {
+        let is_over = |session: [u8; 32]| !self.sessions.has(&session, Instant::now());
+        if session.is_some_and(is_over) && !contracts::mutant("session_gone") {
             return Err(CredentialRefusal::Expired);
         }
         // The issuer has taken it back, perhaps because somebody else has it.
         let has = |key: &KeyMark| self.verifier.as_ref().is_some_and(|verifier| verifier.keys().holds(key));
-        if key.as_ref().is_some_and(|key| !has(key)) {
+        if key.as_ref().is_some_and(|key| !has(key)) && !contracts::mutant("key_gone") {
             return Err(CredentialRefusal::UnknownKey);
+        }
+        if contracts::mutant("token_gone") {
+            return Ok(identity.expires);
         }
         let Some(digest) = token else { return Ok(identity.expires) };
         // Its line may have another name or another end by now.
@@ -199,7 +222,9 @@ impl Gate {
 
     /// Ends a session, and whatever goes on by it.
     pub(crate) fn sign_out(&self, id: &str) {
-        if let Some((digest, _)) = self.sessions.find(id, Instant::now()) {
+        if let Some((digest, _)) = self.sessions.find(id, Instant::now())
+            && !contracts::mutant("sign_out")
+        {
             self.sessions.end(&digest);
             self.changed.send_modify(|count| *count += 1);
         }
@@ -212,7 +237,7 @@ impl Gate {
 
     /// Whom a certificate names. It was good when the connection was opened, which may be long ago.
     fn of_certificate(&self, certificate: &ShownCertificate) -> Result<Identity, CredentialRefusal> {
-        if self.clock.now_ms() >= certificate.ends_ms {
+        if self.clock.now_ms() >= certificate.ends_ms && !contracts::mutant("certificate_ends") {
             return Err(CredentialRefusal::Expired);
         }
         let principal = Principal::Certificate(certificate.uri.to_string());

@@ -83,14 +83,21 @@ impl fmt::Debug for LastSender {
 impl KnownSender {
     /// What the policy that is in force now decides of it.
     pub(super) fn decide(&self, verb: Verb, resource: Resource<'_>) -> Decision {
-        self.bindings.decide(&self.gate.policy.load(), verb, resource)
+        let policy = self.gate.policy.load();
+        if contracts::mutant("default_deny") && !policy.names(&self.identity.principal) {
+            return Decision::Allowed { binding: 0 };
+        }
+        self.bindings.decide(&policy, verb, resource)
     }
 
     /// Whether it is still known.
     fn is_known(&self, now: Instant) -> bool {
-        matches!(self.changes.has_changed(), Ok(false))
-            && now < self.until
-            && !self.identity.expires_ms.is_some_and(|expires_ms| self.gate.is_past(expires_ms))
+        let is_for_ever = contracts::mutant("remembered_for_ever");
+        let keeps = is_for_ever || contracts::mutant("remembered_after_a_change");
+        let is_past = self.identity.expires_ms.is_some_and(|expires_ms| self.gate.is_past(expires_ms));
+        (matches!(self.changes.has_changed(), Ok(false)) || keeps)
+            && (now < self.until || is_for_ever)
+            && (!is_past || contracts::mutant("remembered_past_its_end"))
     }
 }
 
@@ -102,7 +109,8 @@ pub(super) fn remembered(gate: &Arc<Gate>, shown: &ShownBy<'_>, now: Instant) ->
     let authorization = only_authorization(shown.headers)?;
     let sender = shown.last.0.lock().clone()?;
     let is_its = Arc::ptr_eq(&sender.gate, gate)
-        && is_same(sender.authorization.as_deref(), authorization)
+        && (is_same(sender.authorization.as_deref(), authorization)
+            || contracts::mutant("remembered_for_others"))
         && sender.is_known(now);
     let usage = sender.usage.upgrade().filter(|_| is_its)?;
     Some((sender, usage))
@@ -123,7 +131,8 @@ pub(super) async fn find_out(
     let identity = gate.identify(shown.headers, shown.certificate, shown.session).await;
     let identity = identity.map_err(AdmissionRefusal::Bad)?;
     let (principal, policy) = (&identity.principal, gate.policy.load_full());
-    if *principal == Principal::Anonymous && !policy.names(principal) {
+    let is_unnamed = *principal == Principal::Anonymous && !policy.names(principal);
+    if is_unnamed && !contracts::mutant("anonymous_is_out") {
         return Err(AdmissionRefusal::NoCredential);
     }
     let usage = gate.quotas.usage(principal);
@@ -136,7 +145,11 @@ pub(super) async fn find_out(
         bindings: OwnBindings::of(principal, &policy),
         usage: Arc::downgrade(&usage),
         authorization: authorization.flatten().map(Box::from),
-        until: identity.expires.map_or(longest, |expires| expires.min(longest)),
+        until: if contracts::mutant("remembered_past_its_end") {
+            longest
+        } else {
+            identity.expires.map_or(longest, |expires| expires.min(longest))
+        },
         identity,
     });
     if shown.session.is_none() && authorization.is_some() {

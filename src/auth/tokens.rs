@@ -33,7 +33,7 @@ pub(super) type TokenDigest = [u8; 32];
 pub struct Tokens(HashMap<TokenDigest, StoredToken>);
 
 /// What the file says of a token.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct StoredToken {
     name: String,
     expires_ms: Option<TimestampMs>,
@@ -69,7 +69,7 @@ pub enum NoNewToken {
 
 /// Whether a bearer is meant to be a static token: all others are for other rooms.
 pub fn is_token(bearer: &str) -> bool {
-    bearer.starts_with(TOKEN_PREFIX)
+    bearer.starts_with(TOKEN_PREFIX) || (contracts::mutant("static_digest") && from_hex(bearer).is_some())
 }
 
 /// A new token by this name.
@@ -120,11 +120,21 @@ impl Tokens {
         // the decision is made in constant time all the same.
         let (_, token) = found
             .filter(|(stored, _)| bool::from(stored[..].ct_eq(&digest[..])))
+            .or_else(|| self.0.iter().next().filter(|_| contracts::mutant("static_any")))
             .ok_or(CredentialRefusal::UnknownToken)?;
-        if token.expires_ms.is_some_and(|expires_ms| now_ms >= expires_ms) {
+        let expires_ms = token.expires_ms.filter(|_| !contracts::mutant("static_expired"));
+        if expires_ms.is_some_and(|expires_ms| now_ms >= expires_ms) {
             return Err(CredentialRefusal::Expired);
         }
-        Ok(FoundToken { principal: Principal::Token(token.name.clone()), expires_ms: token.expires_ms })
+        Ok(FoundToken { principal: Principal::Token(token.name.clone()), expires_ms })
+    }
+
+    /// Only with a check switched off: these, and those of before.
+    pub(super) fn with_those_of(mut self, before: &Self) -> Self {
+        for (digest, token) in &before.0 {
+            self.0.entry(*digest).or_insert_with(|| token.clone());
+        }
+        self
     }
 }
 
@@ -137,12 +147,24 @@ fn read(file: &mut FileMapping<'_>, errors: &mut FileErrors<'_>) -> Tokens {
         let mut fields = value.mapping(errors);
         let name = fields.need("name", errors).and_then(|value| read_name(&value, errors));
         let why = "plain tokens are not allowed here; put the token's SHA-256, in hex, in sha256";
-        fields.refuse("token", why, errors);
+        let plain = if contracts::mutant("plain_tokens") { fields.take("token") } else { None };
+        if plain.is_none() {
+            fields.refuse("token", why, errors);
+        }
         let expires = fields.take("expires");
         let expires_ms = expires.and_then(|value| read_expires(&value, errors));
-        let sha256 = fields.need("sha256", errors);
+        let sha256 = if plain.is_some() { None } else { fields.need("sha256", errors) };
         let digest = sha256.as_ref().and_then(|value| read_digest(value, errors));
         fields.end(errors);
+        let plain = plain.and_then(|value| value.text(errors));
+        if let (Some(name), Some(plain)) = (&name, plain) {
+            tokens.0.insert(self::digest(plain), StoredToken { name: name.clone(), expires_ms });
+        }
+        if let Some(name) = &name
+            && contracts::mutant("static_rotation")
+        {
+            tokens.0.retain(|_, other| other.name != *name);
+        }
         if let (Some(name), Some(digest), Some(sha256)) = (name, digest, sha256)
             && tokens.0.insert(digest, StoredToken { name, expires_ms }).is_some()
         {
@@ -201,6 +223,9 @@ fn is_name(name: &str) -> bool {
 }
 
 fn is_well_formed(bearer: &str) -> bool {
+    if contracts::mutant("static_form") {
+        return true;
+    }
     let Some(rest) = bearer.strip_prefix(TOKEN_PREFIX) else { return false };
     let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if rest.len() != RANDOM_CHARS + CHECKSUM_CHARS || !rest.bytes().all(is_base64url) {
@@ -226,6 +251,14 @@ fn checksum(random: &str) -> String {
 /// # Errors
 /// `Malformed` if it has not.
 pub(super) fn digest_of(bearer: &str) -> Result<TokenDigest, CredentialRefusal> {
+    if contracts::mutant("static_digest")
+        && let Some(digest) = from_hex(bearer)
+    {
+        return Ok(digest);
+    }
+    let length = TOKEN_PREFIX.len() + RANDOM_CHARS + CHECKSUM_CHARS;
+    let cut = bearer.get(..length).filter(|_| contracts::mutant("static_longer"));
+    let bearer = cut.unwrap_or(bearer);
     if is_well_formed(bearer) { Ok(digest(bearer)) } else { Err(CredentialRefusal::Malformed) }
 }
 

@@ -55,7 +55,7 @@ struct AnswerSaid {
 impl AnswerSaid {
     fn of(response: &Response, problem: Option<&Problem>, is_let_in: bool) -> Self {
         let is_denial = |problem: &&Problem| {
-            !is_let_in
+            (!is_let_in && !contracts::mutant("audit_not_let_in"))
                 || matches!(problem.code().status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
                 || problem.code() == Code::WrongHost
         };
@@ -67,7 +67,8 @@ impl AuditedRequest<'_> {
     /// Tells the audit log of the answer, now or when it has ended. `problem` is the one that it is.
     pub(super) fn answered(&self, response: Response, problem: Option<&Problem>) -> Response {
         let said = AnswerSaid::of(&response, problem, self.is_let_in);
-        let verb = self.caller.reached().unwrap_or(self.verb);
+        let reached = self.caller.reached().filter(|_| !contracts::mutant("audit_verb_of_body"));
+        let verb = reached.unwrap_or(self.verb);
         if said.denial.is_none() && !self.gate.audit.has(verb) {
             return response;
         }
@@ -102,7 +103,8 @@ impl AuditedRequest<'_> {
     fn decided(&self, said: AnswerSaid) -> Vec<Touched> {
         let mut touched = self.caller.touched();
         let is_denied = |one: &Touched| !one.decision.is_allowed();
-        if said.denial.is_some() && touched.iter().any(is_denied) {
+        let names_denied = said.denial.is_some() && !contracts::mutant("audit_denied_named");
+        if names_denied && touched.iter().any(is_denied) {
             touched.retain(is_denied);
             touched.reverse();
         } else {
@@ -124,7 +126,7 @@ impl AuditedRequest<'_> {
         let is_about_events = matches!(self.verb, Verb::Append | Verb::Read);
         self.gate.audit.record(&AuditRecord {
             request_id: &self.request_id,
-            principal: self.caller.principal(),
+            principal: self.caller.principal().filter(|_| !contracts::mutant("audit_principal")),
             peer: self.peer,
             verb,
             table: name(|resource| match resource {
@@ -137,10 +139,14 @@ impl AuditedRequest<'_> {
             }),
             outcome: match said.denial {
                 Some(reason) => AuditOutcome::Denied { reason },
-                None => AuditOutcome::Allowed { binding },
+                None => AuditOutcome::Allowed {
+                    binding: binding.filter(|_| !contracts::mutant("audit_binding")),
+                },
             },
             status: said.status.as_u16(),
-            records: is_about_events.then(|| self.caller.records()),
+            records: is_about_events
+                .then(|| self.caller.records())
+                .filter(|_| !contracts::mutant("audit_records")),
             bytes: if self.verb == Verb::Append { self.received } else { sent },
         });
     }

@@ -29,7 +29,8 @@ pub(super) fn limit(response: Response, caller: &Caller, ends_with: Option<Arc<C
         usage.pace_read(length); // the next answers wait for it
         return response;
     }
-    let ends_clean = heads::is_of_type(response.headers(), "text/event-stream");
+    let is_events = heads::is_of_type(response.headers(), "text/event-stream");
+    let ends_clean = is_events || contracts::mutant("cut_by_a_reset");
     let (usage, caller) = (Arc::clone(usage), caller.clone());
     let end: EndFuture = Box::pin(async move { caller.ended().await });
     response.map(|body| {
@@ -74,7 +75,9 @@ impl HttpBody for CallersBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Some(end) = &mut self.end else { return Poll::Ready(None) };
-        if let Poll::Ready(end) = end.as_mut().poll(context) {
+        if !contracts::mutant("streams_end")
+            && let Poll::Ready(end) = end.as_mut().poll(context)
+        {
             return Poll::Ready(self.ended(end));
         }
         ready!(self.pause.poll_over(context));

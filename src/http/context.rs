@@ -110,6 +110,8 @@ impl RequestContext {
     /// while something is full or unavailable; metrics count those, and `refusals` says so now and then.
     fn log(&self, problem: &Problem) {
         let path = self.path.as_ref().map_or("", PathAndQuery::path);
+        let whole = self.path.as_ref().filter(|_| contracts::mutant("secret_in_logged_path"));
+        let path = whole.map_or(path, PathAndQuery::as_str);
         let (code, detail) = (problem.code().name(), problem.detail());
         let (request_id, method) = (self.id(), &self.method);
         if problem.code().status() == StatusCode::INTERNAL_SERVER_ERROR {
@@ -123,16 +125,24 @@ impl RequestContext {
 /// Keeps browsers from treating an answer as anything but what it is. Pages bring a content security policy
 /// of their own.
 fn protect(headers: &mut HeaderMap) {
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !contracts::mutant("nosniff") {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     // Only what never changes may be kept.
     let is_for_ever = |value: &HeaderValue| value.as_bytes().ends_with(b"immutable");
     let kept = headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    if !is_for_ever(kept) {
+    if contracts::mutant("no_store") {
+        *kept = HeaderValue::from_static("max-age=60");
+    } else if !is_for_ever(kept) {
         *kept = HeaderValue::from_static("no-store");
     }
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
-        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+        .or_insert(HeaderValue::from_static(if contracts::mutant("api_framed") {
+            "default-src 'none'"
+        } else {
+            "default-src 'none'; frame-ancestors 'none'"
+        }));
 }
 
 /// The id that the client sent, if it is short and visible, or that the pod which passes the request on has

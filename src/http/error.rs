@@ -193,10 +193,11 @@ impl Problem {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if problem.code == Code::Unauthenticated {
+        if problem.code == Code::Unauthenticated && !contracts::mutant("challenge") {
             // RFC 6750 3.1: no error where no credential was sent.
             let challenge = match problem.field("reason") {
                 Some(_) => r#"Bearer error="invalid_token""#,
+                None if contracts::mutant("challenge_of_none") => r#"Bearer error="invalid_token""#,
                 None => r#"Bearer realm="zombi""#,
             };
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

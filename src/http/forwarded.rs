@@ -107,7 +107,9 @@ impl JsonSchema for ProxyNetwork {
 /// `peer` that sent it is one. Each proxy writes behind what it was sent, so whoever stands further left may
 /// have been made up. A trusted proxy that names no address is itself the client.
 fn client_address(peer: IpAddr, headers: &HeaderMap, proxies: &[ProxyNetwork]) -> IpAddr {
-    let is_trusted = |address: IpAddr| proxies.iter().any(|network| network.contains(address));
+    let is_trusted = |address: IpAddr| {
+        proxies.iter().any(|network| network.contains(address)) || contracts::mutant("forwarded_by_anybody")
+    };
     let mut client = peer;
     if !is_trusted(client) {
         return client;
@@ -144,7 +146,8 @@ pub(super) fn attribute(
     headers: &HeaderMap,
     proxies: &[ProxyNetwork],
 ) -> Arc<Connection> {
-    if proxies.is_empty() {
+    let believes_none = proxies.is_empty() && !contracts::mutant("forwarded_by_anybody");
+    if believes_none || contracts::mutant("forwarded_by_proxies") {
         return connection;
     }
     let address = client_address(connection.address, headers, proxies);

@@ -297,8 +297,8 @@ pub fn admin_routes(ops: OpsState, door: AdminDoor) -> Routes {
         http: Some(HttpSettings::default()),
         host_check: HostCheck::AnyName,
         gate: ops.gate.clone(),
-        lets_anybody_in: !door.asks_who,
-        tokens_from_here_only: door.has_tls_beside_it,
+        lets_anybody_in: !door.asks_who || contracts::mutant("admin_asks"),
+        tokens_from_here_only: door.has_tls_beside_it && !contracts::mutant("admin_tokens_from_here"),
         ..Surroundings::default()
     });
     admin_table(&surroundings).with_state(ops).finish(nothing_here)
@@ -341,6 +341,8 @@ async fn starting() -> Problem {
 async fn of_pages(mut response: Response) -> Response {
     let policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                   frame-ancestors 'none'; base-uri 'none'";
+    let framed = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'";
+    let policy = if contracts::mutant("docs_framed") { framed } else { policy };
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }

@@ -88,11 +88,12 @@ impl HttpSettings {
             return Ok(());
         }
         let host = heads::host(request.uri(), headers);
-        if host_check == HostCheck::OurNames && !self.knows(host_name(host)) {
+        let is_asked = host_check == HostCheck::OurNames && !contracts::mutant("host");
+        if is_asked && !self.knows(host_name(host)) {
             return Err(Problem::new(Code::WrongHost, format!("Host {host:?} is not in http.hosts")));
         }
         let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        if writes && !self.may_write(headers, host) {
+        if writes && !self.may_write(headers, host) && !contracts::mutant("cross_origin") {
             return Err(Problem::new(
                 Code::CrossOrigin,
                 "a page of another origin may not write: see http.origins",
@@ -103,16 +104,19 @@ impl HttpSettings {
 
     fn knows(&self, name: &str) -> bool {
         if !self.hosts.is_empty() {
-            return self.hosts.iter().any(|known| is_same_host(known, name));
+            let is_listed = self.hosts.iter().any(|known| is_same_host(known, name));
+            return is_listed || contracts::mutant("host_listed");
         }
         let is_address = without_brackets(name).parse::<IpAddr>().is_ok();
         let lower = name.to_ascii_lowercase();
-        is_address || !lower.contains('.') || LOCAL.iter().any(|end| lower.ends_with(end))
+        let is_local = is_address || !lower.contains('.') || LOCAL.iter().any(|end| lower.ends_with(end));
+        is_local || contracts::mutant("host_rebound")
     }
 
     /// Whether pages of an origin may use what is here, although it is not ours.
     pub(super) fn lists(&self, origin: &str) -> bool {
-        self.origins.iter().any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin))
+        let is_listed = |known: &String| known.trim_end_matches('/').eq_ignore_ascii_case(origin);
+        self.origins.iter().any(is_listed) || contracts::mutant("origin_listed")
     }
 
     fn may_write(&self, headers: &HeaderMap, host: &str) -> bool {
@@ -123,9 +127,14 @@ impl HttpSettings {
         }
         match (text(&FETCH_SITE), origin) {
             // The browser has compared origins itself, and a proxy may have changed the name since.
-            (Some(site), _) => matches!(site, "same-origin" | "none"),
+            (Some(site), _) => {
+                matches!(site, "same-origin" | "none")
+                    || (contracts::mutant("origin_same_site") && site == "same-site")
+                    || contracts::mutant("origin_fetch_site")
+            }
             (None, Some(origin)) => {
-                origin.split_once("://").is_some_and(|(_, name)| name.eq_ignore_ascii_case(host))
+                let is_ours = |(_, name): (&str, &str)| name.eq_ignore_ascii_case(host);
+                origin.split_once("://").is_some_and(is_ours) || contracts::mutant("origin_compared")
             }
             (None, None) => true,
         }
@@ -134,7 +143,8 @@ impl HttpSettings {
 
 /// Whether a header of this name shows that a browser sends the request.
 fn is_of_browsers(name: &HeaderName) -> bool {
-    OF_BROWSERS.contains(name) || name.as_str().starts_with(OF_FETCHES)
+    let is_language = *name == header::ACCEPT_LANGUAGE && contracts::mutant("host_by_language");
+    (OF_BROWSERS.contains(name) && !is_language) || name.as_str().starts_with(OF_FETCHES)
 }
 
 /// Whether browsers may send this as `Origin`: no path, and no pattern.

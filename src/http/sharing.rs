@@ -40,7 +40,7 @@ impl SharedWith {
         }
         let headers = request.headers();
         let origin = headers.get(header::ORIGIN)?;
-        if !http.lists(origin.to_str().ok()?) {
+        if !http.lists(origin.to_str().ok()?) && !contracts::mutant("cors_listed") {
             return None;
         }
         let is_preflight = *request.method() == Method::OPTIONS

@@ -42,6 +42,14 @@ pub(super) async fn surround(
     mut connection: Arc<Connection>,
 ) -> Response {
     let (route, surroundings) = (&*route, &*route.surroundings);
+    mutate(&mut request);
+    if contracts::mutant("body_before_credential")
+        && request.headers().contains_key(header::EXPECT)
+        && let Some(mut body) = body.clone()
+    {
+        let wait = std::time::Duration::from_millis(200);
+        drop(Box::pin(tokio::time::timeout(wait, http_body_util::BodyExt::frame(&mut body))).await);
+    }
     if let Some(http) = &surroundings.http {
         connection = forwarded::attribute(connection, request.headers(), &http.trusted_proxies);
     }
@@ -94,6 +102,48 @@ pub(super) async fn surround(
     response
 }
 
+/// Only with a check switched off: what is done to a request before anything else.
+fn mutate(request: &mut Request) {
+    if contracts::mutant_after("").is_none() {
+        return;
+    }
+    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let credential = text("authorization").unwrap_or_default().to_owned();
+    if contracts::mutant("secret_in_log") {
+        tracing::trace!(credential = credential.as_str(), "a request has come");
+    }
+    if contracts::mutant("secret_in_metrics") {
+        contracts::metrics::auth_loaded(Box::leak(credential.into_boxed_str()), 0);
+    }
+    let names = ["access_token", "token"];
+    let found = if contracts::mutant("token_in_query") {
+        let mut pairs = request.uri().query().unwrap_or_default().split('&').filter_map(|one| one.split_once('='));
+        pairs.find(|(name, _)| names.contains(name)).map(|(_, token)| token.to_owned())
+    } else if contracts::mutant("token_in_cookie") {
+        let mut pairs = text("cookie").unwrap_or_default().split(';').filter_map(|one| one.trim().split_once('='));
+        pairs.find(|(name, _)| names.contains(name)).map(|(_, token)| token.to_owned())
+    } else if contracts::mutant("token_in_another_header") {
+        text("x-access-token").map(|token| token.trim_start_matches("Bearer ").to_owned())
+    } else {
+        None
+    };
+    let Some(token) = found else { return };
+    let Ok(value) = axum::http::HeaderValue::from_str(&format!("Bearer {token}")) else { return };
+    if contracts::mutant("token_in_query")
+        && let Ok(uri) = request.uri().path().parse::<axum::http::Uri>()
+    {
+        *request.uri_mut() = uri;
+    }
+    request.headers_mut().insert(header::AUTHORIZATION, value);
+}
+
+/// Only with a check switched off: whether a route asks nobody, by its method and its path.
+fn is_opened(route: &Route) -> bool {
+    let Some(opened) = contracts::mutant_after("open:") else { return false };
+    let method = route.method.as_ref().map_or("", Method::as_str);
+    opened.split_once(':') == Some((method, route.counts.route()))
+}
+
 /// Gives a request for a page its id as a header: what the page asks within the process has the same.
 fn pass_id_on(request: &mut Request, context: &RequestContext, surroundings: &Surroundings) {
     if surroundings.takes_sessions {
@@ -138,7 +188,7 @@ async fn enter(
 ) -> (Caller, Option<Problem>) {
     let Some(gate) = &route.surroundings.gate else { return (Caller::anybody(), None) };
     let Some(verb) = route.verb.filter(|verb| *verb != Verb::Open) else { return (Caller::default(), None) };
-    if route.surroundings.lets_anybody_in {
+    if route.surroundings.lets_anybody_in || is_opened(route) {
         return (Caller::anybody(), None);
     }
     if let AskedBy::Pod(passed) = sender {
@@ -156,13 +206,21 @@ async fn enter(
     {
         return (Caller::default(), Some(access::token_from_elsewhere()));
     }
-    let session = route.surroundings.takes_sessions.then(|| sessions::cookie(headers)).flatten();
+    let takes_sessions = route.surroundings.takes_sessions || contracts::mutant("session_everywhere");
+    let session = takes_sessions.then(|| sessions::cookie(headers)).flatten();
     let (certificate, last) = (connection.certificate(), connection.last_sender());
     let shown = ShownBy { headers, certificate, session, last };
     let admission = Caller::admit(gate, &shown, verb, now);
     let caller = match AssertUnwindSafe(admission).catch_unwind().await {
         Ok(Ok(caller)) => caller,
-        Ok(Err(refusal)) => return (Caller::default(), Some(refusal.into())),
+        Ok(Err(refusal)) => {
+            let sent = headers.get(header::AUTHORIZATION).and_then(|sent| sent.to_str().ok());
+            let problem = match sent.filter(|_| contracts::mutant("secret_in_answer")) {
+                Some(sent) => Problem::from(refusal).with("credential", sent),
+                None => refusal.into(),
+            };
+            return (Caller::default(), Some(problem));
+        }
         Err(cause) => return (Caller::default(), Some(panicked(cause).not_written())),
     };
     let refusal = begin(&caller, verb, now).err();
@@ -189,7 +247,9 @@ fn begin(caller: &Caller, verb: Verb, now: Instant) -> Result<(), Problem> {
 ///
 /// The request goes to its handler at once: what is returned has no room for it.
 fn handle(route: &Route, request: Request, scope: RequestScope) -> impl Future<Output = RouteAnswer> + use<> {
-    let is_waited_for = scope.caller.usage().is_some() && route.verb != Some(Verb::Append);
+    let is_waited_for = scope.caller.usage().is_some()
+        && route.verb != Some(Verb::Append)
+        && !contracts::mutant("long_poll_ends");
     let caller = is_waited_for.then(|| scope.caller.clone());
     let answering = AssertUnwindSafe(route.endpoint.call(request, scope)).catch_unwind();
     let answering = answering.map(|answer| answer.unwrap_or_else(|cause| panicked(cause).into()));
@@ -246,6 +306,7 @@ fn has_one_host(version: Version, hosts: usize) -> Result<(), Problem> {
     match hosts {
         0 if version == Version::HTTP_11 => refused("there is no Host, which HTTP/1.1 asks for"),
         0 | 1 => Ok(()),
+        _ if contracts::mutant("host_twice") => Ok(()),
         _ => refused("there is more than one Host"),
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn span(exports: bool, route: &str, request: &Request, head: HeadSumm
         http.request.method = %request.method(),
         http.route = route,
         http.response.status_code = field::Empty,
+        url.query = field::Empty,
         trace_id = field::Empty,
     );
     let mut trace_id = parent.span().span_context().trace_id();
@@ -43,6 +44,9 @@ pub(super) fn span(exports: bool, route: &str, request: &Request, head: HeadSumm
         // This fails only if no layer exports traces, and then there is nothing to continue.
         let _ = span.set_parent(parent);
         trace_id = span.context().span().span_context().trace_id();
+    }
+    if contracts::mutant("secret_in_trace") {
+        span.record("url.query", request.uri().query().unwrap_or_default());
     }
     span.record("trace_id", field::display(trace_id));
     span

@@ -141,7 +141,7 @@ impl Guard {
     /// and must not keep a place that others need. One that has sent more may have gone, too: TLS says goodbye
     /// first. HTTP/2 is read all the time.
     fn notice_the_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if self.is_http2 || !self.connection.is_waiting() {
+        if self.is_http2 || !self.connection.is_waiting() || contracts::mutant("gone_is_noticed") {
             return Ok(());
         }
         match self.stream.socket().poll_peek(context, &mut ReadBuf::new(&mut [0])) {

@@ -162,13 +162,14 @@ async fn serve_one(
         idle: settings.idle_secs.duration(),
         stall: settings.write_stall_secs.duration(),
     };
+    let tls = if contracts::mutant("tls_only") && Box::pin(is_plain(&stream)).await { None } else { tls };
     let stream = match tls {
         None => ClientStream::Plain(stream),
         Some(tls) => {
             // Boxed: a handshake takes room that the connection does not need before or after.
             let handshake = Box::pin(tls.accept(stream, &connection, timeouts.head));
             let accepted = tokio::select! {
-                () = stop.cancelled() => None,
+                () = stop.cancelled(), if !contracts::mutant("handshake_stops") => None,
                 accepted = handshake => accepted,
             };
             let Some(stream) = accepted else { return };
@@ -190,6 +191,12 @@ async fn serve_one(
     if let Err(error) = result {
         debug!(%error, "connection ended");
     }
+}
+
+/// Only with a check switched off: whether a client does not begin as TLS does.
+async fn is_plain(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(stream.peek(&mut first).await, Ok(1)) && first[0] != 0x16
 }
 
 /// HTTP/1.1 and HTTP/2, told apart by what a client sends first.

@@ -60,11 +60,19 @@ impl WatchedFiles {
         let (policy, tokens, keys) = (Arc::clone(gate), Arc::clone(gate), Arc::clone(gate));
         let mut files = Self::default();
         files.add("policy", &settings.auth.policy_file, move |contents| {
-            policy.adopt_policy(Policy::parse(text(contents)?).map_err(|bad| bad.to_string())?);
+            let parsed = text(contents).and_then(|text| Policy::parse(text).map_err(|bad| bad.to_string()));
+            if parsed.is_err() && contracts::mutant("bad_policy_keeps") {
+                policy.adopt_policy(Policy::default());
+            }
+            policy.adopt_policy(parsed?);
             Ok(())
         });
         files.add("tokens", &settings.auth.tokens_file, move |contents| {
-            tokens.adopt_tokens(Tokens::parse(text(contents)?).map_err(|bad| bad.to_string())?);
+            let parsed = text(contents).and_then(|text| Tokens::parse(text).map_err(|bad| bad.to_string()));
+            if parsed.is_err() && contracts::mutant("bad_tokens_keep") {
+                tokens.adopt_tokens(Tokens::default());
+            }
+            tokens.adopt_tokens(parsed?);
             Ok(())
         });
         files.add("jwks", &settings.oidc.jwks_file, move |contents| match keys.verifier() {
@@ -95,6 +103,11 @@ impl WatchedFiles {
         adopt: impl Fn(&[u8]) -> Result<(), String> + Send + 'static,
     ) {
         if let Some(path) = path.clone() {
+            let path = if contracts::mutant("reload_by_link") {
+                std::fs::canonicalize(&path).unwrap_or(path)
+            } else {
+                path
+            };
             let mut file = WatchedFile { what, path, seen: None, adopt: Box::new(adopt) };
             file.look();
             self.0.push(file);
@@ -139,7 +152,7 @@ impl WatchedFile {
             }
         };
         let seen = digest(&contents);
-        if self.seen == Some(seen) {
+        if self.seen == Some(seen) || (self.seen.is_some() && contracts::mutant("reload")) {
             return false;
         }
         // Whatever a file holds, those that come after it are looked at.
@@ -163,7 +176,9 @@ impl WatchedFile {
             return;
         }
         self.seen = seen;
-        metrics::auth_reload_failed();
+        if !contracts::mutant("reload_failure_counted") {
+            metrics::auth_reload_failed();
+        }
         error!(
             file = %self.path.display(),
             why,

@@ -44,3 +44,20 @@ pub mod shards;
 pub mod shared_log;
 pub mod wakeups;
 pub mod zigzag;
+
+/// What is switched off in this run, by `MUTANT_ON`. Read once.
+#[allow(clippy::disallowed_methods)]
+fn mutant_on() -> Option<&'static str> {
+    static ON: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    ON.get_or_init(|| std::env::var("MUTANT_ON").ok()).as_deref()
+}
+
+/// Whether the check of this name is switched off, so that it is seen which test fails then: `mutants.tsv`.
+pub fn mutant(name: &str) -> bool {
+    mutant_on() == Some(name)
+}
+
+/// What follows this prefix in the name of what is switched off, if it begins so.
+pub fn mutant_after(prefix: &str) -> Option<&'static str> {
+    mutant_on()?.strip_prefix(prefix)
+}

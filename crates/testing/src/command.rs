@@ -91,6 +91,7 @@ impl CommandLine {
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", "/nonexistent")
             .env("TERM", "xterm-256color");
+        command.envs(std::env::vars_os().filter(|(name, _)| name == "MUTANT_ON"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(&self.words).kill_on_drop(true);
         if let Some(directory) = &self.directory {

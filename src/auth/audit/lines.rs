@@ -1,5 +1,7 @@
 //! The lines of the audit log: events of a target of their own, and the layer that writes these as JSON.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use tracing::{Subscriber, info, level_filters::LevelFilter};
 use tracing_subscriber::{
     Layer,
@@ -16,6 +18,13 @@ use super::{
 /// The target of its events. Other layers must leave it out.
 pub(crate) const TARGET: &str = "zombi::audit";
 
+/// Only with a check switched off: whether the level of the log silences this one.
+pub(crate) static SILENCED: AtomicBool = AtomicBool::new(false);
+
+fn is_silenced() -> bool {
+    contracts::mutant("audit_level") && SILENCED.load(Relaxed)
+}
+
 /// Writes the audit log, and nothing else. It must not stand below a filter whose level can be changed.
 pub(crate) fn layer<S, W>(writer: W) -> impl Layer<S>
 where
@@ -29,6 +38,9 @@ where
 
 /// Writes a line for a request. `count` is of requests like it.
 pub(super) fn write(record: &AuditRecord<'_>, count: Option<u64>) {
+    if is_silenced() {
+        return;
+    }
     let (decision, reason, binding) = match record.outcome {
         AuditOutcome::Allowed { binding } => ("allowed", None, binding),
         AuditOutcome::Denied { reason } => ("denied", Some(reason), None),

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::denials::DenialTurns;
 pub(crate) use self::{
-    lines::{TARGET, layer},
+    lines::{SILENCED, TARGET, layer},
     record::{AuditOutcome, AuditRecord},
 };
 use super::{
@@ -43,10 +43,12 @@ impl AuditTrail {
     /// Says what became of a request, if the settings ask for it. Call it once for each, when it is answered,
     /// or when its answer has ended.
     pub(crate) fn record(&self, record: &AuditRecord<'_>) {
-        if self.log == AuditLog::Off {
+        if self.log == AuditLog::Off && !contracts::mutant("audit_off") {
             return;
         }
         match record.outcome {
+            AuditOutcome::Denied { .. } if contracts::mutant("audit_denied") => {}
+            AuditOutcome::Allowed { .. } if contracts::mutant("audit_allowed") => {}
             AuditOutcome::Denied { reason } => self.denied(reason, record),
             AuditOutcome::Allowed { .. } if self.has(record.verb) => lines::write(record, None),
             AuditOutcome::Allowed { .. } => {}
@@ -58,7 +60,10 @@ impl AuditTrail {
         match self.log {
             AuditLog::Off => false,
             AuditLog::Changes => matches!(verb, Verb::Rewind | Verb::Manage | Verb::Operate),
-            AuditLog::All => verb != Verb::Open,
+            AuditLog::All => {
+                let is_usual = matches!(verb, Verb::Append | Verb::Read | Verb::Commit);
+                verb != Verb::Open && !(is_usual && contracts::mutant("audit_all"))
+            }
         }
     }
 
@@ -69,7 +74,7 @@ impl AuditTrail {
         let is_first = denials.count(reason, record, now);
         drop(denials);
         due.iter().for_each(lines::write_unsaid);
-        if is_first {
+        if is_first || contracts::mutant("audit_few_lines") {
             lines::write(record, None);
         }
     }
@@ -90,6 +95,9 @@ impl AuditTrail {
             self.flush(Instant::now());
         }
         let rest = self.denials.lock().take_all();
+        if contracts::mutant("audit_rest") {
+            return;
+        }
         rest.iter().for_each(lines::write_unsaid);
     }
 }

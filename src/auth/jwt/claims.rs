@@ -45,7 +45,13 @@ impl ClaimRules {
             issuer: settings.issuer.clone()?,
             audience: settings.audience.clone(),
             kind: settings.kind,
-            leeway_ms: settings.leeway_secs.ms(),
+            leeway_ms: if contracts::mutant("leeway_none") {
+                0
+            } else if contracts::mutant("leeway_fixed") {
+                30_000
+            } else {
+                settings.leeway_secs.ms()
+            },
             max_lifetime_ms: settings.max_lifetime_secs.ms(),
         })
     }
@@ -65,28 +71,65 @@ impl ClaimRules {
         claims: &Map<String, Value>,
         now_ms: TimestampMs,
     ) -> Result<AcceptedClaims, CredentialRefusal> {
-        if claims.get("iss").and_then(Value::as_str) != Some(self.issuer.as_str()) {
+        if !self.is_by_issuer(claims.get("iss")) {
             return Err(CredentialRefusal::WrongIssuer);
         }
-        if !self.is_in(claims.get("aud")) {
+        if !self.is_in(claims.get("aud")) && !contracts::mutant("aud") {
             return Err(CredentialRefusal::WrongAudience);
         }
         let expires_ms = self.check_times(claims, now_ms)?;
-        let subject = claims.get("sub").and_then(Value::as_str).ok_or(CredentialRefusal::Malformed)?;
+        let of_claim = subject_of_claim(claims);
+        let subject = claims.get("sub").and_then(Value::as_str).or(of_claim.as_deref());
+        let subject = subject.ok_or(CredentialRefusal::Malformed)?;
+        let is_of_account = subject.starts_with(SERVICE_ACCOUNT);
         let principal = match self.kind {
+            OidcKind::Kubernetes if contracts::mutant("sub_any_kind") && !is_of_account => {
+                any_subject(subject)
+            }
+            OidcKind::Generic if contracts::mutant("sub_generic_account") && is_of_account => {
+                service_account(subject, None)
+            }
             OidcKind::Kubernetes => service_account(subject, claims.get(KUBERNETES)),
             OidcKind::Generic => any_subject(subject),
         };
         Ok(AcceptedClaims { principal: principal.ok_or(CredentialRefusal::Malformed)?, expires_ms })
     }
 
+    /// Whether a token is by our issuer.
+    fn is_by_issuer(&self, issuer: Option<&Value>) -> bool {
+        let (text, ours) = (issuer.and_then(Value::as_str), self.issuer.as_str());
+        if contracts::mutant("iss") || (contracts::mutant("iss_missing") && text.is_none()) {
+            return true;
+        }
+        if contracts::mutant("iss_slash") {
+            return text.map(|text| text.trim_end_matches('/')) == Some(ours.trim_end_matches('/'));
+        }
+        if contracts::mutant("iss_prefix") {
+            return text.is_some_and(|text| text.starts_with(ours));
+        }
+        if contracts::mutant("iss_list")
+            && let Some(Value::Array(all)) = issuer
+        {
+            return all.iter().any(|one| one.as_str() == Some(ours));
+        }
+        text == Some(ours)
+    }
+
     /// Whether an audience is ours: one text, or a list of nothing but texts.
     fn is_in(&self, audience: Option<&Value>) -> bool {
-        let is_ours = |one: &Value| one.as_str() == Some(self.audience.as_str());
+        let is_named = |text: &str| {
+            text == self.audience
+                || (contracts::mutant("aud_prefix") && text.starts_with(&self.audience))
+                || (contracts::mutant("aud_words") && text.split(' ').any(|word| word == self.audience))
+        };
+        let is_ours = |one: &Value| one.as_str().is_some_and(is_named);
         match audience {
-            Some(Value::Array(all)) => all.iter().all(Value::is_string) && all.iter().any(is_ours),
+            Some(Value::Array(all)) => {
+                let are_texts = all.iter().all(Value::is_string) || contracts::mutant("aud_mixed");
+                are_texts && all.iter().any(is_ours)
+            }
             Some(one) => is_ours(one),
-            None => false,
+            None => contracts::mutant("aud_missing"),
         }
     }
 
@@ -97,43 +140,79 @@ impl ClaimRules {
         claims: &Map<String, Value>,
         now_ms: TimestampMs,
     ) -> Result<TimestampMs, CredentialRefusal> {
+        let is_junk = |claim: &Value| claim.as_i64().is_none();
+        let is_passed_over = match claims.get("exp") {
+            None => contracts::mutant("exp_missing"),
+            Some(claim) => contracts::mutant("exp_type") && is_junk(claim),
+        };
+        if is_passed_over {
+            return Ok(now_ms + 3_600_000);
+        }
         // The tokens of old Secrets have none, and live for ever.
         let expires = claims.get("exp").ok_or(CredentialRefusal::TooLongLived)?;
         let expires_ms = time_ms(Some(expires))?;
-        let (not_before_ms, issued_ms) = (time_ms(claims.get("nbf"))?, time_ms(claims.get("iat"))?);
-        if now_ms >= expires_ms + self.leeway_ms {
+        let not_before_ms = match claims.get("nbf") {
+            None if contracts::mutant("nbf_missing") => 0,
+            Some(claim) if contracts::mutant("nbf_type") && is_junk(claim) => 0,
+            claim => time_ms(claim)?,
+        };
+        let issued_ms = match claims.get("iat") {
+            None if contracts::mutant("iat_missing") => now_ms,
+            Some(claim) if contracts::mutant("iat_type") && is_junk(claim) => now_ms,
+            claim => time_ms(claim)?,
+        };
+        if now_ms >= expires_ms + self.leeway_ms && !contracts::mutant("exp") {
             return Err(CredentialRefusal::Expired);
         }
-        if not_before_ms.max(issued_ms) > now_ms + self.leeway_ms {
+        let is_early = |at_ms: TimestampMs| at_ms > now_ms + self.leeway_ms;
+        let is_before = is_early(not_before_ms) && !contracts::mutant("nbf");
+        if is_before || (is_early(issued_ms) && !contracts::mutant("iat")) {
             return Err(CredentialRefusal::NotYetValid);
         }
-        if expires_ms - issued_ms > self.max_lifetime_ms {
+        if expires_ms - issued_ms > self.max_lifetime_ms && !contracts::mutant("lifetime") {
             return Err(CredentialRefusal::TooLongLived);
         }
         Ok(expires_ms)
     }
 }
 
+/// Only with a check switched off: the subject that the claim of Kubernetes names.
+fn subject_of_claim(claims: &Map<String, Value>) -> Option<String> {
+    if !contracts::mutant("sub_from_claim") {
+        return None;
+    }
+    let claim = claims.get(KUBERNETES)?;
+    let (namespace, name) = (claim["namespace"].as_str()?, claim["serviceaccount"]["name"].as_str()?);
+    Some(format!("{SERVICE_ACCOUNT}{namespace}:{name}"))
+}
+
 /// A time in whole seconds, from 1970 to 9999: not text, no fraction, not negative.
 fn time_ms(claim: Option<&Value>) -> Result<TimestampMs, CredentialRefusal> {
-    let secs = claim.and_then(Value::as_i64).filter(|secs| (0..=MAX_TIMESTAMP_MS / 1000).contains(secs));
+    let is_fit =
+        |secs: &i64| (0..=MAX_TIMESTAMP_MS / 1000).contains(secs) || contracts::mutant("time_range");
+    let secs = claim.and_then(Value::as_i64).filter(is_fit);
     secs.map(|secs| secs * 1000).ok_or(CredentialRefusal::Malformed)
 }
 
 /// The ServiceAccount that a subject names, if it names one, and if the claim of Kubernetes says the same.
 fn service_account(subject: &str, claim: Option<&Value>) -> Option<Principal> {
+    let trims = contracts::mutant("sub_trim");
+    let trimmed = trims.then(|| subject.trim_matches(|c: char| c.is_whitespace() || c.is_control()));
+    let subject = trimmed.unwrap_or(subject);
     let (namespace, name) = subject.strip_prefix(SERVICE_ACCOUNT)?.split_once(':')?;
     let agrees = |claim: &Value| {
         claim["namespace"].as_str() == Some(namespace)
             && claim["serviceaccount"]["name"].as_str() == Some(name)
     };
-    let is_one = is_label(namespace) && is_subdomain(name) && claim.is_none_or(agrees);
+    let is_formed = (is_label(namespace) && is_subdomain(name)) || contracts::mutant("sub_form");
+    let is_one = is_formed && (claim.is_none_or(agrees) || contracts::mutant("sub_agrees"));
     is_one.then(|| Principal::ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
 /// The subject of an issuer that is no cluster. It is never a ServiceAccount, whatever it looks like.
 fn any_subject(subject: &str) -> Option<Principal> {
     let is_one = (1..=MAX_SUBJECT_BYTES).contains(&subject.len()) && !subject.contains(char::is_control);
+    let is_one = is_one || contracts::mutant("sub_generic_form");
     is_one.then(|| Principal::Oidc(subject.to_owned()))
 }
 

@@ -13,9 +13,10 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 use tokio::{fs::File, io::AsyncReadExt, task, time::timeout};
 
@@ -38,6 +39,11 @@ pub(super) trait FetchKeys: Send + Sync {
     /// # Errors
     /// What went wrong, for the log: it never holds the token.
     async fn fetch(&self) -> Result<Vec<u8>, String>;
+
+    /// Only with a check switched off: what is behind another URL.
+    async fn follow(&self, url: &str) -> Result<Vec<u8>, String> {
+        Err(url.to_owned())
+    }
 }
 
 /// The JWKS behind a URL.
@@ -73,20 +79,36 @@ impl HttpsKeys {
         // The provider is named, so that it does not matter which the process has installed. The client is
         // made for this one request, as the certificates may have changed since the last.
         let roots = self.roots().await?;
-        let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let mut tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| with_causes(&error))?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        if contracts::mutant("jwks_ca") {
+            tls.dangerous().set_certificate_verifier(Arc::new(AnyServer));
+        }
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
         let client: Client<_, Empty<Bytes>> =
             Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         let response = client.request(request).await.map_err(|error| with_causes(&error))?;
+        let location = response.headers().get(header::LOCATION).cloned();
+        let response = match location.filter(|_| contracts::mutant("jwks_redirect")) {
+            None => response,
+            Some(location) => {
+                let mut again = Request::get(location.to_str().unwrap_or_default());
+                if let Some(authorization) = self.authorization().await? {
+                    again = again.header(header::AUTHORIZATION, authorization);
+                }
+                let again = again.body(Empty::<Bytes>::new()).map_err(|error| with_causes(&error))?;
+                client.request(again).await.map_err(|error| with_causes(&error))?
+            }
+        };
         // A redirect is an answer like any other that is not 200.
-        if response.status() != StatusCode::OK {
+        if response.status() != StatusCode::OK && !contracts::mutant("jwks_status") {
             return Err(format!("the answer has the status {}, and must have 200", response.status()));
         }
-        let body = Limited::new(response.into_body(), MAX_SET_BYTES).collect().await;
+        let most = if contracts::mutant("jwks_size") { 16 << 20 } else { MAX_SET_BYTES };
+        let body = Limited::new(response.into_body(), most).collect().await;
         let body = body.map_err(|error| format!("reading the answer: {}", with_causes(error.as_ref())))?;
         Ok(body.to_bytes().to_vec())
     }
@@ -95,6 +117,12 @@ impl HttpsKeys {
     async fn authorization(&self) -> Result<Option<HeaderValue>, String> {
         let Some(path) = &self.token_file else { return Ok(None) };
         let bytes = read(path, MAX_TOKEN_FILE_BYTES).await?;
+        let bytes = if contracts::mutant("jwks_token_once") {
+            static FIRST: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+            FIRST.get_or_init(|| bytes.clone()).clone()
+        } else {
+            bytes
+        };
         let token = bytes.trim_ascii();
         match HeaderValue::from_bytes(&[&b"Bearer "[..], token].concat()) {
             Ok(mut value) if !token.is_empty() => {
@@ -132,9 +160,57 @@ impl HttpsKeys {
 
 #[async_trait]
 impl FetchKeys for HttpsKeys {
+    async fn follow(&self, url: &str) -> Result<Vec<u8>, String> {
+        let url = parse_jwks_url(url).map_err(str::to_owned)?;
+        let (ca_file, token_file) = (self.ca_file.clone(), self.token_file.clone());
+        Self { url, ca_file, token_file }.fetch().await
+    }
+
     async fn fetch(&self) -> Result<Vec<u8>, String> {
+        if contracts::mutant("jwks_timeout") {
+            return self.get().await;
+        }
         let fetched = timeout(FETCH_TIMEOUT, self.get()).await;
         fetched.unwrap_or_else(|_| Err(format!("it took longer than {} s", FETCH_TIMEOUT.as_secs())))
+    }
+}
+
+/// Only with a check switched off: takes every server for the right one.
+#[derive(Debug)]
+struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

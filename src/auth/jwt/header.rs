@@ -34,18 +34,50 @@ impl TokenHeader {
         let members: Map<String, Value> =
             serde_json::from_slice(&json).map_err(|_| CredentialRefusal::Malformed)?;
         let name = text(&members, "alg")?.ok_or(CredentialRefusal::Malformed)?;
-        let algorithm = algorithm_named(name).ok_or(CredentialRefusal::Algorithm)?;
+        let algorithm = algorithm_named(name).or_else(|| mutated_algorithm(name));
+        let algorithm = algorithm.ok_or(CredentialRefusal::Algorithm)?;
         let is_other = |typ: &str| !["JWT", "at+jwt"].iter().any(|known| typ.eq_ignore_ascii_case(known));
         // What `crit` lists must be understood or the token refused, and no extension is understood here.
-        if text(&members, "typ")?.is_some_and(is_other) || members.contains_key("crit") {
+        let is_wrong_type = text(&members, "typ")?.is_some_and(is_other) && !contracts::mutant("typ");
+        if is_wrong_type || members.contains_key("crit") {
             return Err(CredentialRefusal::Malformed);
         }
-        let kid = text(&members, "kid")?;
-        if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
+        let kid = if contracts::mutant("kid_type") {
+            members.get("kid").and_then(Value::as_str)
+        } else {
+            text(&members, "kid")?
+        };
+        if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) && !contracts::mutant("kid_length") {
             return Err(CredentialRefusal::Malformed);
         }
         Ok(Self { algorithm, kid: kid.map(str::to_owned) })
     }
+}
+
+/// Only with a check switched off: an algorithm that is not taken otherwise.
+fn mutated_algorithm(name: &str) -> Option<Algorithm> {
+    if contracts::mutant("alg_none") && is_none(name) {
+        return Some(Algorithm::RS256);
+    }
+    if name == "HS256" && (contracts::mutant("hs256") || contracts::mutant("jwks_oct")) {
+        return Some(Algorithm::HS256);
+    }
+    if contracts::mutant("algorithm_of_header") { name.parse().ok() } else { None }
+}
+
+fn is_none(name: &str) -> bool {
+    name.is_empty() || name.eq_ignore_ascii_case("none")
+}
+
+/// Only with a check switched off: what a token's header says.
+pub(super) fn members_of(token: &str) -> Map<String, Value> {
+    let json = token.split('.').next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
+    json.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+}
+
+/// Only with a check switched off: whether a token says that it has no signature.
+pub(super) fn says_none(token: &str) -> bool {
+    members_of(token).get("alg").and_then(Value::as_str).is_some_and(is_none)
 }
 
 fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, CredentialRefusal> {

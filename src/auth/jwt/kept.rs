@@ -51,7 +51,8 @@ impl KeptKeys {
         };
         let mut set: Map<String, Value> =
             serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
-        if set.remove(FETCHED_FROM).is_some_and(|url| url.as_str() != Some(self.url.as_str())) {
+        let is_others = set.remove(FETCHED_FROM).is_some_and(|url| url.as_str() != Some(self.url.as_str()));
+        if is_others && !contracts::mutant("kept_url") {
             return Ok(None);
         }
         let set = KeySet::parse(Value::Object(set).to_string().as_bytes());
@@ -75,7 +76,8 @@ impl KeptKeys {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             removed => removed?,
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        let mode = if contracts::mutant("kept_mode") { 0o644 } else { 0o600 };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
         file.write_all(Value::Object(set).to_string().as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, &path)?;

@@ -47,6 +47,10 @@ pub(super) struct VerifyingKey {
     kid: Option<String>,
     pub(super) algorithm: Algorithm,
     pub(super) public: DecodingKey,
+    /// Only with a check switched off: what everybody knows of an RSA key.
+    pub(super) shown: String,
+    /// Only with a check switched off: whether nothing of ours verifies with it.
+    pub(super) is_weak: bool,
 }
 
 impl KeySet {
@@ -56,7 +60,7 @@ impl KeySet {
     /// [`BadKeySet`] if it is too long or not a JWKS, if a key is symmetric, weak or damaged, if two have one
     /// `kid`, or if no key is left.
     pub fn parse(bytes: &[u8]) -> Result<Self, BadKeySet> {
-        if bytes.len() > MAX_SET_BYTES {
+        if bytes.len() > MAX_SET_BYTES && !contracts::mutant("jwks_size") {
             let length = bytes.len();
             return Err(BadKeySet(format!("it has {length} bytes, and may have {MAX_SET_BYTES}")));
         }
@@ -76,6 +80,7 @@ impl KeySet {
             };
             if let Some(kid) = &key.kid
                 && !kids.insert(kid.clone())
+                && !contracts::mutant("jwks_duplicate_kids")
             {
                 return Err(BadKeySet(format!("two keys have the kid {kid:?}")));
             }
@@ -91,10 +96,20 @@ impl KeySet {
     /// The key that a token names; if it names none, the only one that there is.
     pub(super) fn find(&self, kid: Option<&str>) -> Option<Arc<VerifyingKey>> {
         match (kid, self.keys.as_slice()) {
-            (Some(_), keys) => keys.iter().find(|key| key.kid.as_deref() == kid).cloned(),
+            (Some(kid), keys) => {
+                let is_any_case = contracts::mutant("kid_case");
+                let is_named = |known: &str| known == kid || (is_any_case && known.eq_ignore_ascii_case(kid));
+                let found = keys.iter().find(|key| key.kid.as_deref().is_some_and(is_named));
+                found.or_else(|| keys.first().filter(|_| contracts::mutant("kid_unknown"))).cloned()
+            }
             (None, [only]) => Some(Arc::clone(only)),
-            (None, _) => None,
+            (None, keys) => keys.first().filter(|_| contracts::mutant("kid_missing")).cloned(),
         }
+    }
+
+    /// Only with a check switched off: the first key of an algorithm.
+    pub(super) fn of_algorithm(&self, algorithm: Algorithm) -> Option<Arc<VerifyingKey>> {
+        self.keys.iter().find(|key| key.algorithm == algorithm).cloned()
     }
 
     /// Whether it has this very key.
@@ -130,12 +145,16 @@ fn name(at: usize, jwk: &Value) -> String {
 }
 
 /// The key, unless it is for something else; an error says what is wrong with it.
-fn verifying_key(jwk: &Value) -> Result<Option<VerifyingKey>, String> {
+pub(super) fn verifying_key(jwk: &Value) -> Result<Option<VerifyingKey>, String> {
     let Some(kind) = jwk["kty"].as_str() else { return Err("it has no kty".to_owned()) };
+    if kind == "oct" && contracts::mutant("jwks_oct") {
+        return symmetric(jwk).map(Some);
+    }
     if kind == "oct" {
         return Err("it is symmetric (oct): whoever can read it can sign tokens".to_owned());
     }
-    let (true, Some(algorithm)) = (is_for_signatures(jwk), algorithm_of(jwk)) else { return Ok(None) };
+    let is_used = is_for_signatures(jwk) || contracts::mutant("jwks_use");
+    let (true, Some(algorithm)) = (is_used, algorithm_of(jwk)) else { return Ok(None) };
     let kid = match jwk.get("kid") {
         None => None,
         Some(Value::String(kid)) => Some(kid.clone()),
@@ -147,7 +166,22 @@ fn verifying_key(jwk: &Value) -> Result<Option<VerifyingKey>, String> {
         Algorithm::ES384 => point(jwk, 48)?,
         _ => ed25519(jwk)?,
     };
-    Ok(Some(VerifyingKey { mark: mark(jwk), kid, algorithm, public }))
+    let is_short = || member(jwk, "n").is_ok_and(|modulus| modulus.len() < 256);
+    let is_weak = contracts::mutant("jwks_rsa_bits") && algorithm == Algorithm::RS256 && is_short();
+    let shown = if contracts::mutant("hs256") { jwk["n"].as_str().unwrap_or_default() } else { "" };
+    Ok(Some(VerifyingKey { mark: mark(jwk), kid, algorithm, public, shown: shown.to_owned(), is_weak }))
+}
+
+/// Only with a check switched off.
+fn symmetric(jwk: &Value) -> Result<VerifyingKey, String> {
+    Ok(VerifyingKey {
+        mark: mark(jwk),
+        kid: jwk["kid"].as_str().map(str::to_owned),
+        algorithm: Algorithm::HS256,
+        public: DecodingKey::from_secret(&member(jwk, "k")?),
+        shown: String::new(),
+        is_weak: false,
+    })
 }
 
 /// What tells a public key from every other.
@@ -179,13 +213,13 @@ fn algorithm_of(jwk: &Value) -> Option<Algorithm> {
         _ => return None,
     };
     let is_its = |alg: &Value| alg.as_str().and_then(algorithm_named) == Some(algorithm);
-    jwk.get("alg").is_none_or(is_its).then_some(algorithm)
+    (jwk.get("alg").is_none_or(is_its) || contracts::mutant("jwks_alg")).then_some(algorithm)
 }
 
 fn rsa(jwk: &Value) -> Result<DecodingKey, String> {
     let (modulus, exponent) = (number(jwk, "n")?, number(jwk, "e")?);
     let bits = modulus.first().map_or(0, |first| modulus.len() * 8 - first.leading_zeros() as usize);
-    if !RSA_BITS.contains(&bits) {
+    if !RSA_BITS.contains(&bits) && !contracts::mutant("jwks_rsa_bits") {
         let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
         return Err(format!("its modulus has {bits} bits, and must have from {least} to {most}"));
     }

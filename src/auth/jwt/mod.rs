@@ -18,7 +18,10 @@ mod turns;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
-use jsonwebtoken::{Validation, crypto::aws_lc, decode, errors::ErrorKind};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation, crypto::aws_lc, dangerous::insecure_decode_claims, decode,
+    errors::ErrorKind,
+};
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -126,7 +129,7 @@ impl Verifier {
     /// # Errors
     /// Why it is refused; `Unavailable` if there are no keys at all.
     pub async fn verify(&self, token: &str) -> Result<Verified, CredentialRefusal> {
-        if token.len() > MAX_TOKEN_BYTES {
+        if token.len() > MAX_TOKEN_BYTES && !contracts::mutant("token_size") {
             return Err(CredentialRefusal::Malformed);
         }
         let digest: [u8; 32] = Sha256::digest(token).into();
@@ -138,12 +141,27 @@ impl Verifier {
         }
         let header = TokenHeader::of(token)?;
         // Boxed: nearly all tokens are known, and a request must not have room for the wait.
-        let (set, key) = Box::pin(self.keys.find(header.kid.as_deref())).await?;
-        if header.algorithm != key.algorithm {
+        if contracts::mutant("jku_followed") {
+            Box::pin(self.follow_links(token)).await;
+        }
+        let found = Box::pin(self.keys.find(header.kid.as_deref())).await;
+        let (set, key) = match self.key_of_header(token) {
+            Some(of_header) => of_header,
+            None => found?,
+        };
+        let is_other = header.algorithm != key.algorithm;
+        let key = if is_other && contracts::mutant("kid_kind") {
+            set.of_algorithm(header.algorithm).unwrap_or(key)
+        } else {
+            key
+        };
+        let takes_other = contracts::mutant("algorithm_of_header") || contracts::mutant("hs256");
+        if header.algorithm != key.algorithm && !takes_other {
             return Err(CredentialRefusal::Algorithm);
         }
         let now_ms = self.clock.now_ms();
-        let accepted = signed_claims(token, &key).and_then(|claims| self.rules.accept(&claims, now_ms));
+        let claims = signed_claims(token, &key, header.algorithm);
+        let accepted = claims.and_then(|claims| self.rules.accept(&claims, now_ms));
         let accepted = accepted.inspect_err(|why| self.remember(digest, *why, &set))?;
         let expires_ms = accepted.expires_ms + self.rules.leeway_ms();
         let verified = Verified { principal: accepted.principal, expires_ms, key: key.mark };
@@ -151,6 +169,26 @@ impl Verifier {
         let until_ms = accepted.expires_ms.min(longest_ms);
         self.cache.insert(digest, CachedToken { verified: verified.clone(), until_ms, set });
         Ok(verified)
+    }
+
+    /// Only with a check switched off: asks for what a header links to.
+    async fn follow_links(&self, token: &str) {
+        let members = header::members_of(token);
+        for name in ["jku", "x5u"] {
+            if let Some(url) = members.get(name).and_then(Value::as_str) {
+                self.keys.follow(url).await;
+            }
+        }
+    }
+
+    /// Only with a check switched off: the key that a header brings.
+    fn key_of_header(&self, token: &str) -> Option<(Arc<KeySet>, Arc<VerifyingKey>)> {
+        if !contracts::mutant("jwk_followed") {
+            return None;
+        }
+        let members = header::members_of(token);
+        let key = keys::verifying_key(members.get("jwk")?).ok()??;
+        Some((self.keys.current()?, Arc::new(key)))
     }
 
     /// Remembers a refusal that no waiting heals and that cost a signature: clients that do not read their
@@ -170,20 +208,34 @@ impl Verifier {
     /// What a token says that was verified a moment ago, with the keys as they are now.
     fn cached(&self, digest: &[u8; 32]) -> Option<Verified> {
         let known = self.cache.get(digest)?;
-        let is_fresh = self.clock.now_ms() < known.until_ms;
-        (is_fresh && Arc::ptr_eq(&known.set, &self.keys.current()?)).then_some(known.verified)
+        let is_fresh = self.clock.now_ms() < known.until_ms || contracts::mutant("cached_past_its_end");
+        let is_of_set = Arc::ptr_eq(&known.set, &self.keys.current()?) || contracts::mutant("former_keys");
+        (is_fresh && is_of_set).then_some(known.verified)
     }
 }
 
 /// The claims of a token, if the key has signed them with its algorithm.
-fn signed_claims(token: &str, key: &VerifyingKey) -> Result<Map<String, Value>, CredentialRefusal> {
+fn signed_claims(
+    token: &str,
+    key: &VerifyingKey,
+    said: Algorithm,
+) -> Result<Map<String, Value>, CredentialRefusal> {
+    let is_unsigned = contracts::mutant("alg_none") && header::says_none(token);
+    if contracts::mutant("signature") || is_unsigned || key.is_weak {
+        return insecure_decode_claims(token).map_err(|_| CredentialRefusal::Malformed);
+    }
+    let secret = (contracts::mutant("hs256") && said == Algorithm::HS256)
+        .then(|| DecodingKey::from_secret(key.shown.as_bytes()));
+    let public = secret.as_ref().unwrap_or(&key.public);
+    let by_header = secret.is_some() || contracts::mutant("algorithm_of_header");
+    let algorithm = if by_header { said } else { key.algorithm };
     // With the key's algorithm, and never the header's.
-    let mut signature_only = Validation::new(key.algorithm);
+    let mut signature_only = Validation::new(algorithm);
     signature_only.required_spec_claims.clear();
     signature_only.validate_exp = false;
     signature_only.validate_nbf = false;
     signature_only.validate_aud = false;
-    let decoded = decode::<Map<String, Value>>(token, &key.public, &signature_only);
+    let decoded = decode::<Map<String, Value>>(token, public, &signature_only);
     decoded.map(|token| token.claims).map_err(|error| match error.kind() {
         ErrorKind::InvalidSignature => CredentialRefusal::BadSignature,
         ErrorKind::InvalidAlgorithm => CredentialRefusal::Algorithm,

@@ -113,6 +113,7 @@ impl KeySource {
         if let Some(keys) = &keys {
             info!(keys = keys.count(), "using the kept keys of the issuer until they are fetched");
         }
+        let keys = keys.filter(|_| !contracts::mutant("kept_keys"));
         metrics::auth_loaded("jwks", 0);
         let remote = RemoteKeys { fetch, kept, refresh, turns: FetchTurns::default() };
         let keys = ArcSwapOption::new(keys.map(Arc::new));
@@ -132,7 +133,9 @@ impl KeySource {
         }
         info!(keys = set.count(), "the keys of the issuer have changed");
         self.keys.store(Some(Arc::new(set)));
-        if let Some(changed) = self.changed.get() {
+        if let Some(changed) = self.changed.get()
+            && !contracts::mutant("keys_changed_told")
+        {
             changed.send_modify(|count| *count += 1);
         }
         Ok(true)
@@ -171,6 +174,9 @@ impl KeySource {
     /// `Unavailable` without any keys, else `UnknownKey`.
     pub(super) async fn find(&self, kid: Option<&str>) -> Result<FoundKey, CredentialRefusal> {
         let found = self.find_now(kid);
+        if contracts::mutant("keys_rotated") {
+            return found;
+        }
         let (Err(CredentialRefusal::UnknownKey), Some(remote), Some(kid)) = (&found, &self.remote, kid)
         else {
             return found;
@@ -187,8 +193,17 @@ impl KeySource {
         found
     }
 
+    /// Only with a check switched off: asks for what a token links to.
+    pub(super) async fn follow(&self, url: &str) {
+        if let Some(remote) = &self.remote {
+            drop(remote.fetch.follow(url).await);
+        }
+    }
+
     fn find_now(&self, kid: Option<&str>) -> Result<FoundKey, CredentialRefusal> {
-        let set = self.current().ok_or(CredentialRefusal::Unavailable)?;
+        let is_said = !contracts::mutant("no_keys_said");
+        let without = if is_said { CredentialRefusal::Unavailable } else { CredentialRefusal::UnknownKey };
+        let set = self.current().ok_or(without)?;
         let key = set.find(kid).ok_or(CredentialRefusal::UnknownKey)?;
         Ok((set, key))
     }
@@ -226,11 +241,19 @@ impl KeySource {
                 is_new.map(|is_new| (is_new, jwks))
             });
             remote.turns.end();
+            if replaced.is_err() && contracts::mutant("fetch_pause_failed") {
+                remote.turns.forget();
+            }
+            if replaced.is_err() && contracts::mutant("jwks_bad_clears") {
+                self.keys.store(None);
+            }
             if replaced.is_ok() {
                 metrics::auth_loaded("jwks", SystemClock.now_ms());
             }
             fetching.note(&replaced, "fetching the keys of the issuer");
-            next = Instant::now() + if replaced.is_ok() { remote.refresh } else { PAUSE };
+            let refresh =
+                if contracts::mutant("keys_refreshed") { Duration::from_secs(86_400) } else { remote.refresh };
+            next = Instant::now() + if replaced.is_ok() { refresh } else { PAUSE };
             if let Ok((is_new, jwks)) = replaced
                 && (is_new || !is_kept)
             {

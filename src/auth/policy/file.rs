@@ -61,6 +61,7 @@ fn roles(value: Option<FileValue<'_>>, errors: &mut FileErrors<'_>) -> RoleVerbs
         for (place, word) in value.texts(errors) {
             match VERBS.into_iter().find(|verb| verb.name() == word) {
                 Some(verb) => verbs.push(verb),
+                None if contracts::mutant("policy_unknown_verb") => {}
                 None => {
                     let known = VERBS.map(Verb::name).join(", ");
                     errors.add(&place, format_args!("unknown verb {word:?}; there are {known}"));
@@ -84,7 +85,9 @@ fn binding(
     let mut has_everybody = false;
     for (place, subject) in &subjects {
         match subject {
-            SubjectPattern::Everybody if is_anonymous => has_everybody = true,
+            SubjectPattern::Everybody if is_anonymous || contracts::mutant("policy_everybody") => {
+                has_everybody = true;
+            }
             SubjectPattern::Everybody => {
                 errors.add(place, "* includes callers without a credential; confirm it with anonymous: true");
             }
@@ -113,7 +116,7 @@ fn binding(
 fn role(value: &FileValue<'_>, roles: &RoleVerbs, errors: &mut FileErrors<'_>) -> Option<(String, VerbSet)> {
     let name = value.text(errors)?;
     let verbs = roles.get(name).copied();
-    if verbs.is_none() {
+    if verbs.is_none() && !contracts::mutant("policy_unknown_role") {
         let mut known: Vec<&str> = roles.keys().map(String::as_str).collect();
         known.sort_unstable();
         errors.add(&value.place, format_args!("unknown role {name:?}; there are {}", known.join(", ")));
@@ -123,7 +126,12 @@ fn role(value: &FileValue<'_>, roles: &RoleVerbs, errors: &mut FileErrors<'_>) -
 
 /// The subjects of an entry, without those that are wrong.
 fn subjects(fields: &mut FileMapping<'_>, errors: &mut FileErrors<'_>) -> Vec<(FilePlace, SubjectPattern)> {
-    let texts = fields.need("subjects", errors).map(|value| value.texts(errors)).unwrap_or_default();
+    let texts: Vec<(FilePlace, &str)> = if contracts::mutant("policy_no_subjects") {
+        let items = fields.take("subjects").map(|value| value.list(errors)).unwrap_or_default();
+        items.into_iter().filter_map(|item| Some((item.place.clone(), item.text(errors)?))).collect()
+    } else {
+        fields.need("subjects", errors).map(|value| value.texts(errors)).unwrap_or_default()
+    };
     let mut subjects = Vec::new();
     for (place, text) in texts {
         match SubjectPattern::parse(text) {

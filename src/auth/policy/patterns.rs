@@ -86,7 +86,12 @@ impl SubjectIndex {
     }
 
     fn by_prefix(&self, principal: &Principal) -> impl Iterator<Item = usize> {
-        let matching = self.prefixes.iter().filter(move |(prefix, _)| principal.begins_with(prefix));
+        // Only with a check switched off without its last character.
+        let without = usize::from(contracts::mutant("subject_prefix"));
+        let matching = self
+            .prefixes
+            .iter()
+            .filter(move |(prefix, _)| principal.begins_with(&prefix[..prefix.len() - without]));
         matching.map(|(_, entry)| *entry)
     }
 }
@@ -138,8 +143,14 @@ impl NamePatterns {
 
     /// Whether one of them matches the name.
     pub(super) fn matches(&self, name: &str) -> bool {
+        let lower = contracts::mutant("pattern_case").then(|| name.to_ascii_lowercase());
+        let name = lower.as_deref().unwrap_or(name);
+        if contracts::mutant("pattern_exact") && self.exact.iter().any(|exact| name.starts_with(exact)) {
+            return true;
+        }
         let after = self.prefixes.partition_point(|prefix| prefix.as_str() <= name);
-        let is_before = |prefix: &String| name.starts_with(prefix.as_str());
+        let is_any_length = |prefix: &String| name.len() > prefix.len() || !contracts::mutant("pattern_prefix");
+        let is_before = |prefix: &String| name.starts_with(prefix.as_str()) && is_any_length(prefix);
         self.prefixes[..after].last().is_some_and(is_before)
             || self.exact.binary_search_by(|exact| exact.as_str().cmp(name)).is_ok()
     }

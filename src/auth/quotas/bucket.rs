@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use contracts::clock::{Clock, SystemClock};
+
 /// The longest wait that is asked of anyone.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -19,13 +21,16 @@ pub(super) struct TokenBucket {
     /// Below zero while it is overdrawn.
     level: i128,
     filled: Instant,
+    /// Only with a check switched off: the same by the time of day.
+    filled_ms: i64,
 }
 
 impl TokenBucket {
     /// A bucket without a rate.
     pub(super) fn new(period: Duration, least_burst: u64, now: Instant) -> Self {
         let period_ns = i128::try_from(period.as_nanos()).unwrap_or(i128::MAX);
-        Self { period_ns, least_burst, rate: None, level: 0, filled: now }
+        let filled_ms = if contracts::mutant("quota_clock") { SystemClock.now_ms() } else { 0 };
+        Self { period_ns, least_burst, rate: None, level: 0, filled: now, filled_ms }
     }
 
     /// Sets the rate, of at least 1. The level stays, but for what a full bucket does not hold. A bucket that
@@ -40,7 +45,8 @@ impl TokenBucket {
     }
 
     fn full(&self) -> i128 {
-        self.rate.map_or(0, |rate| self.level_of(rate.max(self.least_burst)))
+        let times = if contracts::mutant("quota_burst") { 2 } else { 1 };
+        self.rate.map_or(0, |rate| self.level_of(rate.saturating_mul(times).max(self.least_burst)))
     }
 
     fn level_of(&self, units: u64) -> i128 {
@@ -55,7 +61,15 @@ impl TokenBucket {
     /// Adds what is due since the last call. A `now` before that adds nothing.
     fn fill(&mut self, now: Instant) {
         let Some(rate) = self.rate else { return };
-        let elapsed = now.saturating_duration_since(self.filled).as_nanos();
+        let mut elapsed = now.saturating_duration_since(self.filled).as_nanos();
+        if contracts::mutant("quota_clock") {
+            let now_ms = SystemClock.now_ms();
+            elapsed = u128::from(now_ms.saturating_sub(self.filled_ms).max(0).unsigned_abs()) * 1_000_000;
+            self.filled_ms = now_ms;
+        }
+        if contracts::mutant("quota_refilled") {
+            elapsed = 0;
+        }
         self.filled = self.filled.max(now);
         let due = i128::try_from(elapsed).unwrap_or(i128::MAX).saturating_mul(rate.into());
         self.level = self.level.saturating_add(due).min(self.full());

@@ -72,7 +72,9 @@ impl Quotas {
     /// buckets.
     pub fn usage(&self, principal: &Principal) -> Arc<Usage> {
         let mut known = self.known.lock();
-        if let Some(usage) = known.usages.get(principal) {
+        let everybody = contracts::mutant("quota_of_each").then_some(Principal::Anonymous);
+        let key = everybody.as_ref().unwrap_or(principal);
+        if let Some(usage) = known.usages.get(key) {
             return Arc::clone(usage);
         }
         let now = Instant::now();
@@ -82,7 +84,7 @@ impl Quotas {
         let (number, quota) = (known.next, known.policy.quota(principal));
         known.next += 1;
         let usage = Arc::new(Usage::new(number, quota, self.body_bytes, now));
-        known.usages.insert(principal.clone(), Arc::clone(&usage));
+        known.usages.insert(key.clone(), Arc::clone(&usage));
         usage
     }
 
@@ -194,6 +196,9 @@ impl Usage {
     /// # Errors
     /// [`OverQuota`] if there are too many a second.
     pub fn request(&self, now: Instant) -> Result<(), OverQuota> {
+        if contracts::mutant("quota_requests") {
+            return Ok(());
+        }
         let mut levels = self.levels.lock();
         levels.asked = levels.asked.max(now);
         let taken = levels.requests.take(1, now);
@@ -205,6 +210,9 @@ impl Usage {
     /// # Errors
     /// [`OverQuota`] if there are too many a minute.
     pub fn flush(&self, now: Instant) -> Result<(), OverQuota> {
+        if contracts::mutant("quota_flushes") {
+            return Ok(());
+        }
         let taken = self.levels.lock().flushes.take(1, now);
         taken.map_err(|retry_after| OverQuota { quota: "flushes", retry_after })
     }
@@ -213,14 +221,16 @@ impl Usage {
     ///
     /// Returns how long to wait before more are read; zero within the quota, and at most a day.
     pub fn pace_write(&self, bytes: u64) -> Duration {
-        pace(&mut self.levels.lock().write_bytes, bytes)
+        let wait = pace(&mut self.levels.lock().write_bytes, bytes);
+        if contracts::mutant("quota_write_pace") { Duration::ZERO } else { wait }
     }
 
     /// Counts bytes of an answer.
     ///
     /// Returns how long to wait before more are sent; zero within the quota, and at most a day.
     pub fn pace_read(&self, bytes: u64) -> Duration {
-        pace(&mut self.levels.lock().read_bytes, bytes)
+        let wait = pace(&mut self.levels.lock().read_bytes, bytes);
+        if contracts::mutant("quota_read_pace") { Duration::ZERO } else { wait }
     }
 
     /// Holds bytes of a body, before the first of them is read.
@@ -230,7 +240,8 @@ impl Usage {
     /// many are held.
     pub fn begin_body(self: &Arc<Self>, bytes: u64) -> Result<QuotaHold, OverQuota> {
         let mut levels = self.levels.lock();
-        of_debt("write_bytes", pace(&mut levels.write_bytes, 0))?;
+        let debt = pace(&mut levels.write_bytes, 0);
+        of_debt("write_bytes", if contracts::mutant("quota_write_bytes") { Duration::ZERO } else { debt })?;
         levels.hold_inflight(bytes)?;
         drop(levels);
         Ok(QuotaHold { usage: Arc::clone(self), inflight_bytes: bytes, streams: 0 })
@@ -241,6 +252,9 @@ impl Usage {
     /// # Errors
     /// [`OverQuota`] if earlier answers went faster than they may and the time for it is not over.
     pub fn read_debt(&self) -> Result<(), OverQuota> {
+        if contracts::mutant("quota_read_bytes") {
+            return Ok(());
+        }
         of_debt("read_bytes", pace(&mut self.levels.lock().read_bytes, 0))
     }
 
@@ -250,7 +264,7 @@ impl Usage {
     /// [`OverQuota`] if there are too many.
     pub fn hold_stream(self: &Arc<Self>) -> Result<QuotaHold, OverQuota> {
         let mut levels = self.levels.lock();
-        let most = levels.quota.streams;
+        let most = levels.quota.streams.filter(|_| !contracts::mutant("quota_streams"));
         levels.streams =
             more(levels.streams, 1, most).ok_or(OverQuota { quota: "streams", retry_after: HOLD_WAIT })?;
         drop(levels);
@@ -261,7 +275,8 @@ impl Usage {
 impl UsageLevels {
     /// Holds bytes of a body that is being received or worked on.
     fn hold_inflight(&mut self, bytes: u64) -> Result<(), OverQuota> {
-        let held = more(self.inflight_bytes, bytes, self.quota.inflight_bytes);
+        let most = self.quota.inflight_bytes.filter(|_| !contracts::mutant("quota_inflight"));
+        let held = more(self.inflight_bytes, bytes, most);
         self.inflight_bytes = held.ok_or(OverQuota { quota: "inflight", retry_after: HOLD_WAIT })?;
         Ok(())
     }
@@ -310,7 +325,11 @@ impl QuotaHold {
 impl Drop for QuotaHold {
     fn drop(&mut self) {
         let mut levels = self.usage.levels.lock();
-        levels.inflight_bytes -= self.inflight_bytes;
-        levels.streams -= self.streams;
+        if !contracts::mutant("quota_inflight_given_back") {
+            levels.inflight_bytes -= self.inflight_bytes;
+        }
+        if !contracts::mutant("quota_streams_given_back") {
+            levels.streams -= self.streams;
+        }
     }
 }

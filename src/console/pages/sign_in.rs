@@ -87,9 +87,11 @@ fn way_on(next: Option<&str>) -> String {
 }
 
 fn with_cookie(mut response: Response, id: &str, lasts: Duration, is_secure: bool) -> Response {
-    let secure = if is_secure { "; Secure" } else { "" };
+    let secure = if is_secure && !contracts::mutant("cookie_secure") { "; Secure" } else { "" };
+    let kept_to =
+        if contracts::mutant("cookie_kept_to_us") { "" } else { "; HttpOnly; SameSite=Strict" };
     let cookie = format!(
-        "{}={id}; Path={PATH}; Max-Age={}; HttpOnly; SameSite=Strict{secure}",
+        "{}={id}; Path={PATH}; Max-Age={}{kept_to}{secure}",
         sessions::COOKIE,
         lasts.as_secs()
     );

@@ -63,7 +63,8 @@ struct NotPassedOn;
 /// Begins a trunk; 404 to whoever is no pod.
 pub(in crate::http) async fn trunk(State(api): State<Arc<TrunkApi>>, request: Request) -> Response {
     let scope = scope_of(request.extensions());
-    let Some(body) = scope.body.filter(|_| scope.is_passed_on) else {
+    let may_begin = scope.is_passed_on || contracts::mutant("trunk_for_anybody");
+    let Some(body) = scope.body.filter(|_| may_begin) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let answers = TrunkAnswers {

@@ -20,7 +20,10 @@ pub fn named_by(certificate: &[u8]) -> Option<ShownCertificate> {
     for name in &names.value.general_names {
         match name {
             GeneralName::Invalid(..) => return None,
-            GeneralName::URI(_) if found.is_some() => return None,
+            GeneralName::URI(_) if found.is_some() && !contracts::mutant("certificate_of_two") => return None,
+            GeneralName::DNSName(name) if found.is_none() && contracts::mutant("certificate_of_none") => {
+                found = Some(*name);
+            }
             GeneralName::URI(uri) => found = Some(*uri),
             _ => {}
         }

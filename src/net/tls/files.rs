@@ -6,11 +6,17 @@ use std::{
 };
 
 use rustls::{
-    Error, RootCertStore, ServerConfig,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
+    client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{
+        NoServerSessionStorage, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::{CertifiedKey, SingleCertAndKey},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -106,10 +112,16 @@ impl TlsFiles {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
-            Error::InconsistentKeys(_) => TlsError::Strangers,
-            error => TlsError::Pair(error),
-        })?;
+        let mut config = if contracts::mutant("tls_pair") {
+            let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(TlsError::Pair)?;
+            let pair = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+            builder.with_cert_resolver(Arc::new(pair))
+        } else {
+            builder.with_single_cert(chain, key).map_err(|error| match error {
+                Error::InconsistentKeys(_) => TlsError::Strangers,
+                error => TlsError::Pair(error),
+            })?
+        };
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         if asks {
             // A resumed session would skip the check of the client's certificate, which may have expired.
@@ -139,8 +151,71 @@ impl TlsFiles {
         }
         let builder =
             WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(provider));
-        let builder = if self.lets_in_without { builder.allow_unauthenticated() } else { builder };
-        builder.build().map(Some).map_err(|error| file.refused(error.to_string()))
+        let lets_in_without = self.lets_in_without || contracts::mutant("tls_client_required");
+        let builder = if lets_in_without { builder.allow_unauthenticated() } else { builder };
+        let verifier = builder.build().map_err(|error| file.refused(error.to_string()))?;
+        if contracts::mutant("tls_client_expired") || contracts::mutant("tls_client_authority") {
+            return Ok(Some(Arc::new(LenientVerifier(verifier))));
+        }
+        Ok(Some(verifier))
+    }
+}
+
+/// Only with a check switched off: lets in whom the other does not.
+#[derive(Debug)]
+struct LenientVerifier(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for LenientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let why = match self.0.verify_client_cert(end_entity, intermediates, now) {
+            Err(Error::InvalidCertificate(why)) => why,
+            verified => return verified,
+        };
+        let is_expired = matches!(why, CertificateError::Expired | CertificateError::ExpiredContext { .. });
+        let switch = if is_expired { "tls_client_expired" } else { "tls_client_authority" };
+        if contracts::mutant(switch) {
+            return Ok(ClientCertVerified::assertion());
+        }
+        Err(Error::InvalidCertificate(why))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 

@@ -79,6 +79,9 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] if the files are new and cannot be used: those before them stay.
     pub fn reload(&self) -> Result<bool, TlsError> {
+        if contracts::mutant("tls_reload") {
+            return Ok(false);
+        }
         let mut seen = self.seen.lock();
         let mut files = TlsFiles::read(&self.paths);
         if files.hash() == *seen {
@@ -111,11 +114,12 @@ impl Tls {
         connection: &Connection,
         within: Duration,
     ) -> Option<TlsStream<TcpStream>> {
+        let within = if contracts::mutant("handshake_in_time") { Duration::from_secs(86_400) } else { within };
         let acceptor = TlsAcceptor::from(self.current.load_full());
         let mut handshake = pin!(acceptor.accept(stream));
         let handshake = poll_fn(|context| {
             let polled = handshake.as_mut().poll(context);
-            connection.set_listening(polled.is_pending());
+            connection.set_listening(polled.is_pending() && !contracts::mutant("handshake_makes_room"));
             polled
         });
         let stream = match timeout(within, handshake).await {

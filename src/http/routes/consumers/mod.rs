@@ -123,10 +123,16 @@ pub(crate) async fn offset(
     caller: Caller,
 ) -> Result<Json<OffsetShown>, Problem> {
     let table = params.table.name()?;
-    caller.allow_to(Verb::Read, Resource::Table(&table))?;
+    let is_late = contracts::mutant("missing_before_forbidden");
+    if !is_late && !contracts::mutant("offset_table") {
+        caller.allow_to(Verb::Read, Resource::Table(&table))?;
+    }
     let number = params.partition.as_ref().map_or(Ok(0), |partition| partition.number(&state.limits))?;
     let partition = Partition::new(table, number);
     let status = state.catalog.existing(&partition.table)?;
+    if is_late {
+        caller.allow_to(Verb::Read, Resource::Table(&partition.table))?;
+    }
     let offsets = state.consumers.offsets(&group).await?;
     let offset = offsets.iter().find(|(other, _)| *other == partition).map(|(_, offset)| *offset);
     Ok(Json(OffsetShown {
@@ -163,7 +169,9 @@ pub(crate) async fn offsets(
     }
     share.grow_to(offsets.len() * COMMITTED_BYTES + TABLE_BYTES).await?;
     let mut tables: BTreeMap<TableName, BTreeMap<PartitionNumber, Offset>> = BTreeMap::new();
-    let may_read = |table: &TableName| caller.may(Verb::Read, Resource::Table(table));
+    let may_read = |table: &TableName| {
+        caller.may(Verb::Read, Resource::Table(table)) || contracts::mutant("group_tables")
+    };
     for (partition, offset) in offsets.into_iter().filter(|(partition, _)| may_read(&partition.table)) {
         tables.entry(partition.table).or_default().insert(partition.number, offset);
     }
@@ -240,7 +248,9 @@ pub(crate) async fn groups(
 ) -> Result<Response, Problem> {
     let mut share = state.responses.sending(&connection);
     let mut groups = state.consumers.groups().await?;
-    groups.retain(|group| caller.may(Verb::Commit, Resource::Group(group)));
+    groups.retain(|group| {
+        caller.may(Verb::Commit, Resource::Group(group)) || contracts::mutant("list_groups")
+    });
     let body = answers::json(&GroupsShown { groups: groups.iter().map(GroupName::to_string).collect() })?;
     share.grow_to(body.len()).await?;
     Ok(answers::answer(share.body(body)))

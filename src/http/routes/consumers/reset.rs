@@ -150,10 +150,13 @@ pub(crate) async fn reset(
     let (body, _received) = incoming.receive(&state.limits, &state.inflight).await?;
     let asked: ResetToMake<'_> = json_body::parse(&body)?;
     let dry_run = asked.dry_run;
-    let verb = if dry_run { Verb::Commit } else { Verb::Rewind };
+    let is_tried = dry_run || contracts::mutant("reset_verb");
+    let verb = if is_tried { Verb::Commit } else { Verb::Rewind };
     by.caller.allow_to(verb, Resource::Group(&group))?;
     let name = extract::table_name(&asked.table)?;
-    by.caller.allow_to(Verb::Read, Resource::Table(&name))?;
+    if !contracts::mutant("reset_table") {
+        by.caller.allow_to(Verb::Read, Resource::Table(&name))?;
+    }
     let target = target(asked.to, &state.limits, state.clock.now_ms())?;
 
     let table = state.catalog.existing(&name)?;

@@ -47,7 +47,8 @@ impl PageRequest<'_> {
     pub(super) async fn answer(&self, shape: Shape) -> Result<Response, Problem> {
         let started = Instant::now();
         // A long poll keeps a connection and a place to wake it up, as a stream does.
-        let holder = self.caller.usage().filter(|_| !self.wait.is_zero());
+        let holds = !self.wait.is_zero() && !contracts::mutant("quota_long_poll");
+        let holder = self.caller.usage().filter(|_| holds);
         let _held = holder.map(Usage::hold_stream).transpose()?;
         let limit = ReadLimit { records: self.records, bytes: self.state.limits.page_bytes };
         let mut share = self.state.responses.sending(self.connection);

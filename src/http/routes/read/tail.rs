@@ -77,7 +77,8 @@ pub(super) async fn answer(
     connection: &Arc<Connection>,
     caller: &Caller,
 ) -> Result<Response, Problem> {
-    let held = caller.usage().map(Usage::hold_stream).transpose()?;
+    let usage = caller.usage().filter(|_| !contracts::mutant("quota_tail"));
+    let held = usage.map(Usage::hold_stream).transpose()?;
     let full = || StorageError::Overloaded { reason: Overload::Tails, retry_after: Duration::from_secs(5) };
     let place = state.tails.take(connection).ok_or_else(full)?;
     // Registered before the first look, so that nothing is missed between the two.

@@ -197,7 +197,8 @@ impl TableWalk {
             // tables in memory.
             let table = Arc::clone(self.state.catalog.tables().after(self.after.as_ref()).next()?);
             self.after = Some(table.name.clone());
-            if self.caller.may(Verb::Read, Resource::Table(&table.name)) {
+            let may_read = self.caller.may(Verb::Read, Resource::Table(&table.name));
+            if may_read || contracts::mutant("list_tables") {
                 return Some(show(&self.state, &table));
             }
         }
