@@ -12,7 +12,6 @@ use crate::{
     },
     cluster::{client::PodClient, secret::SecretFile},
     net::tls::{Tls, settings::ClientAuth},
-    server::check_pod,
     settings::Settings,
 };
 
@@ -22,7 +21,6 @@ use crate::{
 /// # Errors
 /// [`Unanswered`] if the output cannot be written. What is wrong with the files is the answer, and no error.
 pub(super) fn check_files(settings: &Settings, out: &mut dyn Write) -> Result<u8, Unanswered> {
-    check_pod(settings).map_err(|error| Unanswered::Usage(error.to_string()))?;
     let mistakes = mistakes(settings)?;
     for mistake in &mistakes {
         writeln!(out, "WRONG {mistake}")?;

@@ -278,11 +278,11 @@ fn print_settings(settings: &Settings, out: &mut dyn Write) -> Result<u8, Unansw
 }
 
 fn check_settings(settings: &Settings, files: bool, out: &mut dyn Write) -> Result<u8, Unanswered> {
+    // What only whoever serves minds: other commands are for any pod of a set.
+    check_pod(settings).map_err(|error| Unanswered::Usage(error.to_string()))?;
     if files {
         return check::check_files(settings, out);
     }
-    // What only whoever serves minds: other commands are for any pod of a set.
-    check_pod(settings).map_err(|error| Unanswered::Usage(error.to_string()))?;
     writeln!(out, "the settings can be used")?;
     Ok(exit::DONE)
 }

@@ -1,6 +1,6 @@
 //! `zombi tail`: the last events of a table, and then each new one as it is appended.
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use clap::Args;
 use contracts::name::TableName;
@@ -78,10 +78,11 @@ pub(super) async fn tail(args: TailArgs, before: ClientFlags) -> Result<u8, Unan
     }
     let place = pages.cursor().map(str::to_owned);
     let mut follower = Follower::new(client, args.table.clone(), parameters, place);
+    let mut hang_up = pin!(nobody_reads());
     loop {
         let item = tokio::select! {
             item = follower.next() => item?,
-            () = nobody_reads() => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+            () = &mut hang_up => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
         };
         match item {
             TailItem::Record(record) => {

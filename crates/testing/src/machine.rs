@@ -18,14 +18,14 @@ impl Machine {
     }
 
     /// Whether it is this one.
-    pub fn is_here(&self) -> bool {
+    pub(crate) fn is_here(&self) -> bool {
         self.wrapper.is_empty()
     }
 }
 
 /// A loopback address that nobody else uses: nobody takes a port of it while the process that listened there
 /// is started again.
-pub fn own_loopback() -> Ipv4Addr {
+pub(crate) fn own_loopback() -> Ipv4Addr {
     let [one, two, three, _] = rand::random::<u32>().to_be_bytes();
     Ipv4Addr::new(127, one.clamp(1, 254), two, three)
 }

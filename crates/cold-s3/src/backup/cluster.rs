@@ -192,7 +192,7 @@ pub async fn rebuild(
                 place.named(&key)
             )));
         }
-        backup_of(place).await?;
+        backup_of(place).await?; // one that was cut off lacks segments
         return Box::pin(rebuild_store(place, options, watcher)).await;
     };
     if options.store_id.is_some() {

@@ -27,7 +27,7 @@ use super::{S3Cold, chain, compact::CompactOptions, expire, settings::ManifestSe
 use contracts::{
     catalog::{Catalog, TableStatus},
     clock::TimestampMs,
-    cold::ColdUpkeep,
+    cold::{ColdUpkeep, SegmentStore},
     error::StorageError,
     metrics::{GaugePart, SummedGauge},
     retention::Trim,
@@ -104,7 +104,7 @@ impl ColdUpkeep for S3Cold {
         let checkpoint = self.checkpoint().await?;
         if checkpoint != *hinted {
             // Nothing is put into a bucket that is seen to be emptied, or that another writer has by now.
-            self.opened()?.chain().await?.watch().await?;
+            self.watch().await?;
             if chain::write_hint(self.objects(), checkpoint).await {
                 *hinted = checkpoint;
             }

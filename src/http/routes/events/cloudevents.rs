@@ -23,8 +23,8 @@ const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-orig
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
 
-/// Refuses CloudEvents in binary mode, where headers are not an event's. Those in other formats than JSON are bytes
-/// there.
+/// Refuses CloudEvents in binary mode, whose headers nobody would read there. Those in other formats than JSON
+/// are bytes.
 ///
 /// # Errors
 /// 400.
