@@ -192,6 +192,56 @@ async fn an_older_copy_of_the_volume_is_noticed_and_catches_up() {
     z.audit().await;
 }
 
+/// Where groups are in a table of one partition; `None` for one that has committed nothing there.
+async fn committed(z: &TestServer, groups: [&str; 4]) -> [Option<u64>; 4] {
+    let mut found = [None; 4];
+    for (group, found) in groups.into_iter().zip(&mut found) {
+        let path = format!("/consumers/{group}/offset?table=t&partition=0");
+        *found = z.get(&path).await.1["offset"].as_u64();
+    }
+    found
+}
+
+#[tokio::test]
+async fn an_older_volume_takes_groups_as_they_were_set_since_and_keeps_what_only_it_was_told() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    let groups = ["on", "back", "gone", "own"];
+    for payload in ["a", "b", "c", "d", "e", "f"] {
+        append(&z, "t", payload).await;
+    }
+    let commit = async |z: &TestServer, group: &str, offset: u64| {
+        let commit = json!({"table": "t", "partition": 0, "offset": offset});
+        assert_eq!(z.post(&format!("/consumers/{group}/commit"), &commit).await.0, StatusCode::OK);
+    };
+    for (group, offset) in groups.into_iter().zip([3, 5, 3, 2]) {
+        commit(&z, group, offset).await;
+    }
+    z.flush_and_evict().await;
+    commit(&z, "own", 4).await; // in no manifest
+    z.kill().await;
+    let older = tempfile::tempdir().unwrap();
+    copy(&z.data_dir(), older.path());
+    lose_volume(&z);
+    z.run().await;
+    assert_eq!(committed(&z, groups).await, [Some(3), Some(5), Some(3), Some(2)]);
+    commit(&z, "on", 4).await;
+    let reset = z.post("/consumers/back/reset", &json!({"table": "t", "to": "earliest"})).await;
+    assert_eq!(reset.0, StatusCode::OK, "{}", reset.1);
+    assert_eq!(z.delete("/consumers/gone").await.0, StatusCode::NO_CONTENT);
+    assert_eq!(z.terminate().await, Some(0));
+
+    copy(older.path(), &z.data_dir());
+    z.run().await;
+    let expected = [Some(4), Some(0), None, Some(4)];
+    assert_eq!(committed(&z, groups).await, expected);
+    // And so do those that come after it.
+    assert_eq!(z.terminate().await, Some(0));
+    lose_volume(&z);
+    z.run().await;
+    assert_eq!(committed(&z, groups).await, expected);
+    z.audit().await;
+}
+
 #[tokio::test]
 async fn a_copy_that_catches_up_forgets_what_was_deleted_since() {
     let mut z = TestServer::start_tiered(&[]).await;

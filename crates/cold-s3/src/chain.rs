@@ -7,6 +7,7 @@
 //! Old links are deleted, except the first of each epoch. A writer that slept through any number of takeovers
 //! therefore still finds another's link under the number it wants next: the link that overtook it.
 
+mod behind;
 mod hint;
 mod load;
 
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 pub use self::load::{Found, follow, load, load_upto, read};
 pub(crate) use self::{
+    behind::consumers_since,
     hint::write as write_hint,
     load::{Author, links, load_last, refuse_lost_chain},
 };

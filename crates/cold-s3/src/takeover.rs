@@ -1,6 +1,6 @@
 //! The manifest chain as recovery uses it: find it, follow another writer, take it over, read what it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use tracing::warn;
@@ -18,6 +18,7 @@ use contracts::{
     catalog::Tables,
     clock::TimestampMs,
     error::StorageError,
+    journal::ChainRecord,
     manifests::{ColdBounds, FoundManifests, LastManifest, Manifests, Takeover},
     name::{GroupName, Partition, TableName},
     recovery::{RecoveredOffset, RecoveredTable},
@@ -45,6 +46,14 @@ impl FoundManifests for FoundChain<'_> {
 
     fn log(&self) -> Option<LogMark> {
         self.found.state.log.as_ref().map(NamedLog::mark)
+    }
+
+    async fn moved_since(
+        &self,
+        record: &ChainRecord,
+    ) -> Result<Option<BTreeSet<(GroupName, Partition)>>, StorageError> {
+        let Some(last) = self.found.last.as_ref().filter(|_| !record.is_empty()) else { return Ok(None) };
+        chain::consumers_since(self.cold.objects(), last.number, record).await
     }
 
     fn read_only(&self) {

@@ -1,6 +1,9 @@
 //! The manifests of a bucket as recovery uses them: found first, then taken over.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -10,8 +13,8 @@ use super::{
     clock::{Clock, TimestampMs},
     error::StorageError,
     fence::Fence,
-    journal::Journal,
-    name::Partition,
+    journal::{ChainRecord, Journal},
+    name::{GroupName, Partition},
     recovery::{RecoveredOffset, RecoveredTable},
     replica::LogMark,
     sequence::{Offset, OffsetRange, Watermarks},
@@ -76,6 +79,16 @@ pub trait FoundManifests: Send + Sync {
     /// How much of the shard's log they hold: everything up to this place, and nothing behind its
     /// `known_upto`. `None` if they name no log.
     fn log(&self) -> Option<LogMark>;
+
+    /// The consumer offsets of which manifests say something that were published since the last one of this
+    /// record; `None` if not all of those are there any more.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`, `Corrupt`.
+    async fn moved_since(
+        &self,
+        record: &ChainRecord,
+    ) -> Result<Option<BTreeSet<(GroupName, Partition)>>, StorageError>;
 
     /// Puts what was found into use for reading alone. Whatever would write is refused with `Fenced`, and
     /// nothing that others publish later is seen.

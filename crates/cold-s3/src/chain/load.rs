@@ -19,7 +19,7 @@ use contracts::{
 };
 
 /// Manifests read at once when the chain is opened.
-const PARALLEL_GETS: usize = 16;
+pub(super) const PARALLEL_GETS: usize = 16;
 
 /// The chain as it was found.
 #[derive(Debug, Default, Clone)]

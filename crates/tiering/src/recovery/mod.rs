@@ -132,6 +132,8 @@ impl Recovery {
                 ));
             }
             let steps = self.steps(&found.partitions(), relation)?;
+            let has_offsets = relation == Relation::Behind && !self.hot.all_offsets().await?.is_empty();
+            let moved = if has_offsets { found.moved_since(&record).await? } else { None };
             compare_before_taking_over(&steps)?;
             if relation == Relation::Behind && !record.is_catching_up() {
                 self.say_behind(store_id);
@@ -149,7 +151,7 @@ impl Recovery {
                 Err(error) => return Err(error),
                 Ok(()) => {
                     crash::point("recovery-taken-over");
-                    self.apply(steps, relation).await?;
+                    self.apply(steps, relation, moved.as_ref()).await?;
                     return Ok(relation);
                 }
             }
@@ -267,6 +269,7 @@ impl Recovery {
         &self,
         steps: Vec<(Partition, RecoveryStep)>,
         relation: Relation,
+        moved: Option<&BTreeSet<(GroupName, Partition)>>,
     ) -> Result<(), StorageError> {
         let mut unmarked = Vec::new();
         let mut recovered = Recovered::default();
@@ -297,7 +300,7 @@ impl Recovery {
             self.hot.mark_flushed(unmarked).await?;
         }
         if relation == Relation::Behind {
-            self.recover_tables(&mut recovered).await?;
+            self.recover_tables(&mut recovered, moved).await?;
             let (tables, partitions) = (recovered.tables.len(), recovered.partitions.len());
             self.hot.recover(recovered).await?;
             crash::point("recovery-partitions");
@@ -320,15 +323,21 @@ impl Recovery {
         if trims.is_empty() { Ok(()) } else { self.hot.trim(trims).await }
     }
 
-    /// Adds tables and consumer offsets to what is taken over.
-    async fn recover_tables(&self, recovered: &mut Recovered) -> Result<(), StorageError> {
+    /// Adds tables and consumer offsets to what is taken over. `moved` are the offsets that manifests since the
+    /// volume's last say something of, if that is known.
+    async fn recover_tables(
+        &self,
+        recovered: &mut Recovered,
+        moved: Option<&BTreeSet<(GroupName, Partition)>>,
+    ) -> Result<(), StorageError> {
         let bounds = self.cold.partitions()?;
         recovered.tables = tables_in_manifests(self.cold.as_ref(), self.hot.as_ref())?;
         let mut offsets: BTreeMap<(GroupName, Partition), Offset> = BTreeMap::new();
         for RecoveredOffset { group, partition, offset } in self.cold.consumer_offsets()? {
             offsets.insert((group, partition), offset);
         }
-        // An older copy may have commits that no manifest has. They are kept, unless the events up to there
+        // An older copy may have commits that no manifest has. They are kept, unless a later manifest says
+        // where the group is, or that it is forgotten: it may have been set back since. Or the events up to there
         // are gone: then the table may be another one by now.
         let is_gone = |partition: &Partition, offset: Offset| {
             bounds.get(partition).is_some_and(|cold| offset <= cold.earliest && cold.earliest > 0)
@@ -337,9 +346,11 @@ impl Recovery {
             for (partition, offset) in offsets_of_group {
                 let is_gone = is_gone(&partition, offset);
                 let key = (group.clone(), partition);
+                let has_moved = moved.map(|moved| moved.contains(&key));
                 match offsets.get_mut(&key) {
-                    Some(known) => *known = offset.max(*known),
-                    None if is_gone => {}
+                    Some(known) if has_moved == Some(false) => *known = offset.max(*known),
+                    Some(_) => {}
+                    None if is_gone || has_moved == Some(true) => {}
                     None => _ = offsets.insert(key, offset),
                 }
             }
