@@ -125,8 +125,8 @@ async fn whoever_waited_for_an_event_and_has_gone_holds_no_place() {
             raw::read_until(&mut socket, "{}\n\n").await;
         }
         drop(socket);
-        eventually("its place is given back", async || poll("1ms").await.unwrap().status() == StatusCode::OK)
-            .await;
+        let given_back = format!("the place is given back by one who waits for {accept}, reset: {is_reset}");
+        eventually(&given_back, async || poll("1ms").await.unwrap().status() == StatusCode::OK).await;
     }
 }
 
