@@ -16,6 +16,7 @@ mod commits;
 pub mod connection;
 mod context;
 pub mod encode;
+mod end_pings;
 mod error;
 mod error_page;
 pub mod extract;

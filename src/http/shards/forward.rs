@@ -381,6 +381,7 @@ impl ShardedRoute {
             caller: &head.scope.caller,
             is_read: is_read(&head.method),
             is_head: head.method == Method::HEAD,
+            connection: &head.scope.connection,
             silence: self.shards.silence((pod, shard)),
             waits,
             given_up,

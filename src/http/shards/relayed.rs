@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -20,7 +21,13 @@ use crate::{
         caller::Caller,
         quotas::{QuotaHold, Usage},
     },
-    http::{connection::CountGuard, context::OwnBody, error::Problem, frames, heads},
+    http::{
+        connection::{Connection, CountGuard},
+        context::OwnBody,
+        end_pings::EndPings,
+        error::Problem,
+        frames, heads,
+    },
 };
 
 /// The pod that answers says nothing any more.
@@ -34,11 +41,59 @@ pub(super) type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Begins a wait for a pod that has stopped to send.
 pub(super) type SilenceMaker = Box<dyn Fn() -> StopFuture + Send>;
 
+/// What a client that may have gone is sent between two events. Clients pass over it.
+const PING: &[u8] = b": ping\n\n";
+
+/// Pings between the events of another pod, which cannot know whether the client of this one has gone.
+struct PingsBetween {
+    due: Pin<Box<dyn Future<Output = EndPings> + Send>>,
+    connection: Arc<Connection>,
+    /// The last bytes that were sent.
+    last: [u8; 2],
+}
+
+impl PingsBetween {
+    /// At the beginning of a stream of events.
+    fn new(connection: Arc<Connection>) -> Self {
+        Self { due: next_ping(EndPings::default(), Arc::clone(&connection)), connection, last: *b"\n\n" }
+    }
+
+    /// Takes note of a piece of the stream.
+    fn sent(&mut self, piece: &[u8]) {
+        for byte in &piece[piece.len().saturating_sub(2)..] {
+            self.last = [self.last[1], *byte];
+        }
+    }
+
+    /// Ready when a ping is due, and no event is half sent.
+    fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.last != *b"\n\n" {
+            return Poll::Pending; // the rest of the event wakes whoever waits
+        }
+        let pings = ready!(self.due.as_mut().poll(context));
+        self.due = next_ping(pings, Arc::clone(&self.connection));
+        Poll::Ready(())
+    }
+}
+
+/// Ready when the next ping is due.
+fn next_ping(
+    mut pings: EndPings,
+    connection: Arc<Connection>,
+) -> Pin<Box<dyn Future<Output = EndPings> + Send>> {
+    Box::pin(async move {
+        pings.due(&connection).await;
+        pings
+    })
+}
+
 /// An answer's body, with what is held while it goes on.
 struct RelayedBody {
     body: Body,
     /// Ready when this process stops: an answer without an end then ends cleanly, and its client comes back.
     stopping: Option<StopFuture>,
+    /// Find out whether the client of a stream of events has gone.
+    pings: Option<PingsBetween>,
     /// Begins what is ready when the pod has said nothing for too long, and that while it says nothing.
     begin_silence: SilenceMaker,
     silence: Option<StopFuture>,
@@ -73,10 +128,18 @@ impl HttpBody for RelayedBody {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.silence = None;
             let data = frames::data_of(frame.as_ref());
+            if let (Some(pings), Some(data)) = (&mut self.pings, data) {
+                pings.sent(data);
+            }
             if let (Some((counter, caller)), Some(data)) = (&mut self.counted, data) {
                 caller.counts(counter.count(data));
             }
             return Poll::Ready(frame);
+        }
+        if let Some(pings) = &mut self.pings
+            && pings.poll_due(context).is_ready()
+        {
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(PING)))));
         }
         // A frozen pod keeps its connections open, and never says anything on them again.
         let this = &mut *self;
@@ -100,6 +163,7 @@ pub(super) struct RelayedFor<'a> {
     pub(super) caller: &'a Caller,
     pub(super) is_read: bool,
     pub(super) is_head: bool,
+    pub(super) connection: &'a Arc<Connection>,
     /// Begins what is ready when the pod has said nothing for too long.
     pub(super) silence: SilenceMaker,
     /// Marks the connection while a read waits.
@@ -134,6 +198,7 @@ pub(super) fn relayed(
         stopping: is_endless.then(|| Box::pin(stopping.cancelled_owned()) as StopFuture),
         begin_silence: asked.silence,
         silence: None,
+        pings: is_endless.then(|| PingsBetween::new(Arc::clone(asked.connection))),
         is_head: asked.is_head,
         is_over: false,
         counted: counted.map(|counter| (counter, asked.caller.clone())),
@@ -164,6 +229,7 @@ mod tests {
             stopping: None,
             begin_silence: Box::new(|| Box::pin(sleep(Duration::from_secs(60)))),
             silence: None,
+            pings: None,
             is_head,
             is_over: false,
             counted: None,
@@ -185,6 +251,23 @@ mod tests {
         }
         assert!(body.frame().await.unwrap().is_err());
         assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_may_have_gone_is_pinged_between_two_events_only() {
+        let connection = Arc::new(Connection::default());
+        connection.set_may_have_gone();
+        let said = stream::iter(["", "data: 1\n", "\n", "data"]).then(async |piece| {
+            sleep(Duration::from_millis(500)).await;
+            Ok::<_, Infallible>(Bytes::from(piece))
+        });
+        let mut body = relayed_body(Body::from_stream(said.chain(stream::pending())), false);
+        body.pings = Some(PingsBetween::new(connection));
+        let mut seen = String::new();
+        while let Ok(piece) = body.frame().await.unwrap() {
+            seen.push_str(str::from_utf8(&piece.into_data().unwrap()).unwrap());
+        }
+        assert_eq!(seen, ": ping\n\ndata: 1\n\n: ping\n\ndata");
     }
 
     #[test]

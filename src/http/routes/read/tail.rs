@@ -16,7 +16,7 @@ use axum::{
     },
 };
 use futures_util::Stream;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::{X_ACCEL_BUFFERING, fetch};
 use crate::auth::{
@@ -24,8 +24,8 @@ use crate::auth::{
     quotas::{QuotaHold, Usage},
 };
 use crate::http::{
-    code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState,
-    tails::TailPlace,
+    code::Code, connection::Connection, encode, end_pings::EndPings, error::Problem, memory::Share,
+    state::AppState, tails::TailPlace,
 };
 use contracts::{
     error::{Overload, StorageError},
@@ -49,10 +49,6 @@ const CAUGHT_UP: &str = "caught-up";
 /// How much longer than a ping the stream may be silent while S3 is waited for: then a comment is sent, so
 /// that proxies keep the connection.
 const KEEP_ALIVE_DELAY: Duration = Duration::from_secs(5);
-/// How often a client that may have gone is asked whether it is still there, and after which pause the second
-/// time.
-const PROBES: u32 = 2;
-const PROBE_PAUSE: Duration = Duration::from_secs(1);
 /// In tables of up to this many partitions every event has a cursor. A cursor grows with the partitions, so
 /// in larger tables only the last event of each batch has one.
 const ID_PARTITIONS: usize = 64;
@@ -97,7 +93,7 @@ pub(super) async fn answer(
         ping_interval,
         sent_at: Instant::now(),
         is_behind: true,
-        probes: 0,
+        end_pings: EndPings::default(),
         events: 0,
         bytes: 0,
         caller: caller.clone(),
@@ -121,8 +117,8 @@ struct Tail {
     sent_at: Instant,
     /// Whether the client is yet to hear that it has caught up.
     is_behind: bool,
-    /// Pings that were to show whether a client which sends nothing more is still there.
-    probes: u32,
+    /// Those that are to show whether a client which sends nothing more is still there.
+    end_pings: EndPings,
     /// What was sent since the stream was at the end.
     events: usize,
     bytes: usize,
@@ -184,17 +180,12 @@ impl Tail {
     /// Waits for an append, but not longer than until the next ping.
     async fn wait(&mut self) -> TailWoken {
         let _waits = self.connection.wait();
-        // A client that has gone answers the first ping with a reset, which the second one meets.
-        let may_have_gone = async {
-            self.connection.may_have_gone().await;
-            sleep(PROBE_PAUSE * self.probes).await;
-        };
         tokio::select! {
             biased;
             () = self.state.stopping.cancelled() => return TailWoken::Stop,
             () = self.wakeup.appended() => return TailWoken::Read,
             () = sleep_until(self.sent_at + self.ping_interval) => {}
-            () = may_have_gone, if self.probes < PROBES => self.probes += 1,
+            () = self.end_pings.due(&self.connection) => {}
         }
         let place = self.query.from.clone();
         TailWoken::Ping(self.ping(&place))
