@@ -141,9 +141,18 @@ fn parse_level(level: &str) -> Result<EnvFilter, BadLevel> {
     }
     // `tracing` takes a word that is not a level for a target: it would log everything of that target, and
     // nothing of any other.
-    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
-    let mut words = level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
-    if let Some(word) = words.find(|word| !is_level(word)) {
+    // Numbers are levels to it, too, and 0 is off.
+    let is_level = |word: &str| {
+        let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic());
+        is_word && word.parse::<LevelFilter>().is_ok()
+    };
+    let is_right = |word: &str| match word.rsplit_once('=') {
+        None => is_level(word),
+        // A span's field may have a value, with no level behind it.
+        Some((target, level)) => !target.is_empty() && (level.contains(']') || is_level(level.trim())),
+    };
+    let mut words = level.split(',').map(str::trim);
+    if let Some(word) = words.find(|word| !is_right(word)) {
         return Err(BadLevel::NoLevel(word.to_owned()));
     }
     EnvFilter::builder().parse(level).map_err(|source| BadLevel::Filter { text: level.to_owned(), source })
@@ -286,7 +295,21 @@ mod tests {
         {
             assert!(parse_level(level).is_ok(), "{level}");
         }
-        for level in ["warning", "", "info,zombi", "zombi=warning", "loud", "verbose,info"] {
+        for level in [
+            "warning",
+            "",
+            "info,zombi",
+            "zombi=warning",
+            "loud",
+            "verbose,info",
+            "0",
+            "5",
+            "trace,0",
+            "zombi=",
+            "zombi=0",
+            "[x]",
+            "=info",
+        ] {
             assert!(parse_level(level).is_err(), "{level}");
         }
         assert!(matches!(parse_level(&"zombi=info,".repeat(1000)), Err(BadLevel::TooLong(_))));

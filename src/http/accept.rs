@@ -28,11 +28,14 @@ const NAMES: [(Shape, &[&str]); 5] = [
     (Shape::CloudEvents, &["application/cloudevents-batch+json"]),
 ];
 
+/// Those that may stand for JSON where that alone is refused.
+const OTHERS: [Shape; 3] = [Shape::Ndjson, Shape::Protobuf, Shape::CloudEvents];
+
 /// How much something is wanted, in thousandths; 0 means never.
 type Weight = u16;
 
 /// The shape that `Accept` wants most. A shape other than JSON must be named, so that `*/*` never gets an
-/// endless stream. If no shape of ours is named, it is JSON.
+/// endless stream. If no shape of ours is named, it is JSON, or where that is refused another one that has an end.
 ///
 /// # Errors
 /// 406 if JSON is refused and nothing else of ours is wanted.
@@ -50,6 +53,13 @@ pub(super) fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
     }
     let any = weight("application/*").or_else(|| weight("*/*"));
     let json = weight("application/json").or(any);
+    let best = best.or_else(|| {
+        // JSON is refused, and by a pattern anything else is wanted: another answer that has an end.
+        let is_left = |names: &[&str]| names.iter().all(|name| weight(name) != Some(0));
+        let mut others = NAMES.iter().filter(|(shape, names)| OTHERS.contains(shape) && is_left(names));
+        let other = others.next().filter(|_| json == Some(0))?;
+        any.filter(|any| *any > 0).map(|any| (any, other.0))
+    });
     match (best, json) {
         (None, Some(0)) => Err(Problem::new(
             Code::NotAcceptable,
@@ -152,6 +162,9 @@ mod tests {
             (vec!["application/json;q=0, application/x-protobuf"], Shape::Protobuf),
             (vec!["application/json;profile=\"a,b\";q=0, application/x-ndjson;q=0.1"], Shape::Ndjson),
             (vec!["text/*"], Shape::Json),
+            (vec!["*/*, application/json;q=0"], Shape::Ndjson),
+            (vec!["application/json;q=0", "application/*;q=0.5"], Shape::Ndjson),
+            (vec!["application/json;q=0, application/x-ndjson;q=0, */*;q=0.1"], Shape::Protobuf),
             (vec!["text/html"], Shape::Json),
             (vec!["application/cloudevents-batch+json"], Shape::CloudEvents),
             (vec!["application/cloudevents-batch+json, application/json"], Shape::Json),

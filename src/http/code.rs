@@ -41,7 +41,7 @@ macro_rules! codes {
 codes! {
     BadRequest "bad_request" BAD_REQUEST
         "The request cannot be understood as HTTP for this path, or it is HTTP/1.1 and has no `Host`, or \
-         more than one."
+         more than one, or one that can be no host."
         "Compare it with `/openapi.json`."
     Unauthenticated "unauthenticated" UNAUTHORIZED
         "There is no credential, or it is not accepted: `reason` says why."
@@ -128,7 +128,7 @@ codes! {
         "A consumer offset is beyond the partition's `next`."
         "Commit the offset after the last event that was read, at most `next`."
     NoColdTier "no_cold_tier" UNPROCESSABLE_ENTITY
-        "The request needs S3, and `s3.bucket` is not set or the store is not open yet."
+        "The request needs S3, and `s3.bucket` is not set."
         "Configure a bucket, or do not ask for one."
     TooManyTables "too_many_tables" UNPROCESSABLE_ENTITY
         "The request would create more tables than `limits.tables`."

@@ -23,6 +23,8 @@ pub(super) struct HeadSummary {
     pub bytes: usize,
     /// How many of them are `Host`.
     pub hosts: usize,
+    /// Whether one of these can be no name of a host.
+    pub has_bad_host: bool,
     /// How many of them are `Content-Type`.
     pub content_types: usize,
     /// Whether the body is sent in chunks, once, or whole, and not coded for its transfer besides: nothing
@@ -35,13 +37,20 @@ pub(super) struct HeadSummary {
 impl HeadSummary {
     /// Of a request's headers.
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let mut summary =
-            Self { bytes: 0, hosts: 0, content_types: 0, is_plain_transfer: true, is_usual: true };
+        let mut summary = Self {
+            bytes: 0,
+            hosts: 0,
+            has_bad_host: false,
+            content_types: 0,
+            is_plain_transfer: true,
+            is_usual: true,
+        };
         let mut chunked = 0;
         for (name, value) in headers {
             summary.bytes += name.as_str().len() + value.len() + ": \r\n".len();
             if name == header::HOST {
                 summary.hosts += 1;
+                summary.has_bad_host |= !value.as_bytes().iter().all(is_of_hosts);
             } else if name == header::CONTENT_TYPE {
                 summary.content_types += 1;
             } else if !USUAL.contains(name) {
@@ -73,6 +82,11 @@ pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// Whether a byte may stand in a `Host` (RFC 3986, 3.2.2 and 3.2.3).
+fn is_of_hosts(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte)
+}
+
 /// The content type, if there is one.
 pub(super) fn content_type(headers: &HeaderMap) -> Option<&str> {
     text(headers, header::CONTENT_TYPE)
@@ -100,6 +114,19 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         headers
+    }
+
+    #[test]
+    fn a_host_has_neither_blanks_nor_a_path_nor_a_user() {
+        let is_bad = |host| HeadSummary::of(&headers(&[(header::HOST, host)])).has_bad_host;
+        for host in
+            ["", "zombi", "zombi_1.default.svc:8080", "[2001:db8::1]:80", "192.0.2.1", "%C3%BC.example"]
+        {
+            assert!(!is_bad(host), "{host}");
+        }
+        for host in ["a b", "a/b", "user@zombi", "a?b", "a#b", "\"zombi\"", "a\\b"] {
+            assert!(is_bad(host), "{host}");
+        }
     }
 
     #[test]

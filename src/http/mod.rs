@@ -334,6 +334,11 @@ async fn nothing_here() -> StatusCode {
 
 /// Answers everything but probes and metrics until the store is open.
 async fn starting() -> Problem {
+    still_starting()
+}
+
+/// What is asked for needs the store, which is not open yet.
+fn still_starting() -> Problem {
     let detail = "the server is starting: its volume and its bucket are being opened";
     Problem::new(Code::Starting, detail).not_written().retry_after(Duration::from_secs(1))
 }

@@ -19,7 +19,7 @@ const OF_EVENTS: [&str; 2] = ["zombi-", "ce-"];
 /// Names of such headers that are allowed at once.
 const MAX_OF_EVENTS: usize = 64;
 /// Headers of an answer that a page may see, beside those that every page may.
-const EXPOSED: &str = "allow, link, preference-applied, retry-after, www-authenticate, x-request-id, \
+const EXPOSED: &str = "allow, link, location, preference-applied, retry-after, www-authenticate, x-request-id, \
                        zombi-count, zombi-cursor, zombi-duplicate, zombi-duplicates, zombi-lost, \
                        zombi-offset, zombi-partition";
 /// For how long a browser need not ask again, in seconds.

@@ -152,10 +152,17 @@ fn nanos(text: &str) -> Result<i128, String> {
     Ok(local - i128::from(offset_secs) * NANOS_PER_SEC)
 }
 
+/// Whether this is a whole number, with a unit of ours or none.
+fn is_whole(text: &str) -> bool {
+    let unit = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    unit.len() < text.len() && matches!(unit, "" | "ms" | "s" | "m" | "h")
+}
+
 /// A length of time: `30`, `30s`, `0.5s`, `500ms`, `1m`, `1m 30s`; seconds if there is no unit.
 ///
 /// # Errors
-/// 400 naming the parameter, with an example.
+/// 400 naming the parameter, with an example. A number that is too large for any clock is none: it is as long as
+/// a length can be.
 pub(super) fn length(name: &str, text: &str) -> Result<Duration, Problem> {
     let wrong = || {
         Problem::new(
@@ -165,7 +172,10 @@ pub(super) fn length(name: &str, text: &str) -> Result<Duration, Problem> {
     };
     let has_unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
     let spelled = if has_unit { text.to_owned() } else { format!("{text}s") };
-    let span: jiff::Span = spelled.parse().map_err(|_| wrong())?;
+    let span: jiff::Span = match spelled.parse() {
+        Err(_) if is_whole(text) => return Ok(Duration::MAX),
+        parsed => parsed.map_err(|_| wrong())?,
+    };
     let has_date =
         span.get_years() != 0 || span.get_months() != 0 || span.get_weeks() != 0 || span.get_days() != 0;
     let nanos = if has_date { None } else { span.total(Unit::Nanosecond).ok() };
@@ -309,7 +319,10 @@ mod tests {
         ] {
             assert_eq!(length("wait", text).unwrap(), Duration::from_millis(ms), "{text}");
         }
-        for text in ["", "-1", "-1s", "soon", "1y", "s", "1 x", "1e3"] {
+        for text in ["9999999999999", "9999999999999999999", "18446744073709551616s", "99999999999h"] {
+            assert!(length("wait", text).unwrap() > Duration::from_secs(1 << 33), "{text}");
+        }
+        for text in ["", "-1", "-1s", "soon", "1y", "s", "1 x", "1e3", "-99999999999999999999"] {
             assert!(length("wait", text).is_err(), "{text}");
         }
     }

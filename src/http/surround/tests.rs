@@ -136,6 +136,9 @@ async fn each_version_of_http_has_its_own_way_to_say_the_host() {
         assert_eq!(status.as_u16(), due, "{version:?} with {hosts}: {problem}");
         assert!(due == 200 || problem["code"] == "bad_request", "{problem}");
     }
+    let asked = request(Method::GET, "/open", &[("host", "a b")]);
+    let (status, _, problem) = answer(&routes, asked, [192, 0, 2, 7].into()).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("bad_request")), "{problem}");
 }
 
 #[tokio::test]

@@ -105,6 +105,10 @@ async fn while_it_starts_nobody_gets_in_either() {
         let (status, body) = ask_as(who, second.admin_url("/metrics")).await;
         assert_eq!(status, StatusCode::OK, "{who:?} on the admin port: {body}");
         expect(who, &ask_as(who, second.url("/tables/orders")).await, 503, "starting");
+        if due == 200 {
+            let flush = client.post(second.admin_url("/flush")).bearer_auth(token(who));
+            expect("a flush on the admin port", &ask(flush).await, 503, "starting");
+        }
     }
     second.store().faults.clear();
     second.until_ready().await.unwrap();

@@ -137,3 +137,24 @@ async fn a_stream_that_is_sent_again_whole_is_all_duplicates_and_one_that_broke_
     }
     assert!(keys(&z, "own").await.contains(&json!("own")));
 }
+
+#[tokio::test]
+async fn a_key_that_has_no_room_for_the_number_of_a_line_is_refused_before_anything_is_stored() {
+    let z = TestServer::start().await;
+    let lines = "{\"payload\": 1}\n".repeat(12);
+    let raw = "1\n".repeat(12);
+    let longest = "k".repeat(1024 - "/18446744073709551615".len());
+    let too_long = format!("{longest}k");
+    for (path, body) in [("/tables/t", &lines), ("/tables/t/raw", &raw)] {
+        let refused = send(&z, path, NDJSON, &too_long, body.clone()).await;
+        expect_problem(path, &refused, 422, "idempotency_key_out_of_range");
+        assert!(refused.1["detail"].as_str().unwrap().contains("1003 bytes"), "{}", refused.1);
+    }
+    assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND);
+    // With others it is all or nothing anyway.
+    let (status, body) = send(&z, "/tables/t", JSON, &too_long, json!({"payload": "x"}).to_string()).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let (status, body) = send(&z, "/tables/lines", NDJSON, &longest, lines).await;
+    assert_eq!((status, &body["count"]), (StatusCode::CREATED, &json!(12)), "{body}");
+    assert_eq!(keys(&z, "lines").await[11], json!(format!("{longest}/11")));
+}

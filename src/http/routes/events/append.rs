@@ -14,6 +14,7 @@ use crate::http::{
     connection::Connection,
     error::Problem,
     extract,
+    limits::Limits,
     memory::Share,
     params::{OffsetParam, WaitForParam},
     records::{NewEvent, RawEnvelope, RecordParser},
@@ -80,6 +81,9 @@ pub(super) fn written(state: &AppState, options: WriteOptions) -> StatusCode {
     if state.is_synced || options.until_cold { StatusCode::CREATED } else { StatusCode::ACCEPTED }
 }
 
+/// The longest text that a line's number puts behind a key.
+const LONGEST_INDEX: &str = "/18446744073709551615";
+
 /// What the head of a write says of its events.
 #[derive(Default)]
 pub(super) struct Envelope {
@@ -123,6 +127,22 @@ impl Envelope {
             return Err(Problem::new(Code::BadRequest, detail));
         }
         Self::of(incoming, state)
+    }
+
+    /// Refuses a key for a stream that would be too long with the number of a line behind it: part of the stream
+    /// would be stored by then.
+    ///
+    /// # Errors
+    /// 422.
+    pub(super) fn for_a_stream(self, limits: &Limits) -> Result<Self, Problem> {
+        let most = limits.idempotency_key_bytes.saturating_sub(LONGEST_INDEX.len());
+        if self.idempotency_key.as_ref().is_some_and(|key| key.len() > most) {
+            let detail = format!(
+                "Idempotency-Key may have {most} bytes here, as each line's key has the number of the line behind it"
+            );
+            return Err(Problem::new(Code::IdempotencyKeyOutOfRange, detail).not_written());
+        }
+        Ok(self)
     }
 
     /// The parser for its events, with the time of this moment.

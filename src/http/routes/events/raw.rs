@@ -125,7 +125,7 @@ pub(crate) async fn write_raw(
         parser.check_size(bytes.filter(|_| is_one).unwrap_or(0)).map_err(|problem| problem.at_index(0))?;
     }
     if kind == MediaKind::Lines && params.split.is_none() {
-        let source = StreamSource::payloads(envelope, raw, on_error, &caller)?;
+        let source = StreamSource::payloads(envelope.for_a_stream(&state.limits)?, raw, on_error, &caller)?;
         // Boxed: the others must not have room for it.
         return Box::pin(stream::write(&state, &table, options.without_offset()?, source, incoming)).await;
     }

@@ -96,7 +96,8 @@ pub(crate) async fn write(State(state): State<AppState>, request: RouteRequest) 
     let encoding = extract::encoding(&incoming.headers)?;
     let envelope = Envelope::of_records(&incoming, &state)?;
     if encoding == Encoding::Ndjson {
-        let source = StreamSource::records(envelope, params.on_error.as_ref(), &caller)?;
+        let source =
+            StreamSource::records(envelope.for_a_stream(&state.limits)?, params.on_error.as_ref(), &caller)?;
         return Box::pin(stream::write(&state, &table, options.without_offset()?, source, incoming)).await;
     }
     without_lines(params.on_error.as_ref())?;

@@ -16,6 +16,7 @@ use crate::http::{
     params::{NoParams, Params},
     scope::OnConnection,
     state::{AppState, OpsState},
+    still_starting,
 };
 use contracts::{
     flusher::{Flush, FlushReport},
@@ -111,7 +112,11 @@ pub(crate) async fn flush_admin(
     OnConnection(connection): OnConnection,
     caller: Caller,
 ) -> Result<Json<Flushed>, Problem> {
-    flush_now(ops.flush.get().map(AsRef::as_ref), None, &connection, &caller).await
+    let flush = ops.flush.get().map(AsRef::as_ref);
+    if flush.is_none() && ops.store.get().is_none() {
+        return Err(still_starting());
+    }
+    flush_now(flush, None, &connection, &caller).await
 }
 
 async fn flush_now(
@@ -121,10 +126,7 @@ async fn flush_now(
     caller: &Caller,
 ) -> Result<Json<Flushed>, Problem> {
     let Some(flush) = flush else {
-        return Err(Problem::new(
-            Code::NoColdTier,
-            "there is nowhere to flush to: s3.bucket is not set, or the store is not open yet",
-        ));
+        return Err(Problem::new(Code::NoColdTier, "there is nowhere to flush to: s3.bucket is not set"));
     };
     caller.usage().map_or(Ok(()), |usage| usage.flush(Instant::now()))?;
     let _waits = connection.wait();
