@@ -83,16 +83,14 @@ impl MemoryHot {
     /// Confirms for all who wait by its turn.
     fn spawn_confirm(&self) {
         let (role, turn) = (Arc::clone(&self.entering.role), Arc::clone(&self.entering.turn));
-        let (volume, clock) = (self.volume.clone(), Arc::clone(&self.clock));
+        let clock = Arc::clone(&self.clock);
         let confirms = Arc::clone(&self.entering.confirms);
         self.entering.spawn(async move {
             let _turn = turn.lock().await;
             let waiting = std::mem::take(&mut *confirms.lock());
             let confirmed = match role.get() {
-                WriterRole::Owns(log) => {
-                    let mark = log.enter(clock.now_ms(), None).await;
-                    mark.map(|mark| volume.lock().log = Some(mark))
-                }
+                // Nothing is written for it, so the volume's mark stays where the last change was.
+                WriterRole::Owns(log) => log.enter(clock.now_ms(), None).await.map(drop),
                 WriterRole::Alone | WriterRole::Follows => Err(StorageError::Demoted),
             };
             for reply in waiting {
@@ -107,6 +105,10 @@ impl Replica for MemoryHot {
     async fn log_mark(&self) -> Result<Option<LogMark>, StorageError> {
         let _turn = self.entering.turn.lock().await;
         Ok(self.volume.lock().log.clone())
+    }
+
+    fn role(&self) -> WriterRole {
+        self.entering.role.get()
     }
 
     fn set_role(&self, role: WriterRole) {

@@ -21,7 +21,7 @@ use std::{
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::{self, JoinError, JoinSet},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -53,6 +53,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 const EVICT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a segment that is ready waits for the next one to share its manifest.
 const GATHER_TIME: Duration = Duration::from_millis(100);
+/// The same for all that come one behind the other.
+const MOST_GATHER_TIME: Duration = Duration::from_secs(1);
 /// Segments that are written at once, and that one manifest names, at most.
 const MAX_SEGMENTS: usize = 256;
 /// The wait before a manifest without segments is retried.
@@ -202,8 +204,11 @@ impl Flusher {
     /// Takes the other segments that are ready or soon will be, so that they share one manifest.
     async fn gather(&mut self, first: Result<(task::Id, WriteOutcome), JoinError>) -> Vec<WriteOutcome> {
         let mut ready = Vec::from_iter(self.joined(first));
+        // However long they trickle: a stop waits meanwhile.
+        let until = Instant::now() + MOST_GATHER_TIME;
         while ready.len() < MAX_SEGMENTS
-            && let Ok(Some(next)) = timeout(GATHER_TIME, self.writing.join_next_with_id()).await
+            && let by = until.min(Instant::now() + GATHER_TIME)
+            && let Ok(Some(next)) = timeout_at(by, self.writing.join_next_with_id()).await
         {
             ready.extend(self.joined(next));
         }
