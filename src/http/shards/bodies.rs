@@ -108,17 +108,19 @@ impl ShardedRoute {
         let sent = serde_json::from_slice::<CommitSent<'_>>(&body).ok();
         let force = sent.as_ref().is_some_and(|sent| sent.force);
         let verbs = verbs_of_commit(force);
-        let of_parts = sent.as_ref().and_then(|sent| self.by_shard(sent));
         // A mistake anywhere is found before anything is committed.
         let is_right = || commits::read(&body, &self.shards.parts.limits).is_ok();
-        let Some(of_parts) = of_parts.filter(|of_parts| of_parts.len() > 1 && is_right()) else {
+        let of_parts = sent.as_ref().and_then(|sent| self.by_shard(sent)).filter(|_| is_right());
+        if let Some(of_parts) = &of_parts {
+            // Nor is anything where some table may not be read: one store would commit nothing of it either.
+            may_pass_on((&scope_of(&parts.extensions), &parts.uri), verbs, as_sent(of_parts))?;
+        }
+        let Some(of_parts) = of_parts.filter(|of_parts| of_parts.len() > 1) else {
             // One shard's, or a mistake: any handler that reads it says which.
             let table = sent.as_ref().and_then(first_table);
             let asked = AskedByBody { table: table.as_ref(), verbs };
             return self.ask_owner(&parts, asked, body.clone()).await;
         };
-        // Nor is anything where some table may not be read: one store would commit nothing of it either.
-        may_pass_on((&scope_of(&parts.extensions), &parts.uri), verbs, as_sent(&of_parts))?;
         let mut committed: Vec<(usize, Value)> = Vec::new();
         let mut group = Value::Null;
         for part in of_parts {
