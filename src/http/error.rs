@@ -23,6 +23,8 @@ use contracts::{
 
 /// When a client may come again that was told so by a process about to end: what a start takes.
 const RESTARTED_AFTER: Duration = Duration::from_secs(5);
+/// The same where an operator must change something first.
+const MENDED_AFTER: Duration = Duration::from_secs(30);
 
 /// The media type of a problem.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
@@ -264,8 +266,9 @@ impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         let problem = Self::new(code_of(&error), &error);
         let problem = match &error {
+            // An operator must change something first.
+            StorageError::Denied { .. } => problem.retry_after(MENDED_AFTER),
             StorageError::Unavailable { .. }
-            | StorageError::Denied { .. }
             | StorageError::FenceUnknown { .. }
             | StorageError::Demoted
             | StorageError::NoOwner

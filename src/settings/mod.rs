@@ -34,8 +34,12 @@ use hot_rocksdb::{
     settings::{DiskSettings, HotSettings, KeySettings, NewTableSettings, StoreLimits},
 };
 use shared_log::settings::{NatsSettings, SharedLogSettings};
-use tiering::settings::{
-    CopySettings, ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings,
+use tiering::{
+    MAX_BODY_BYTES,
+    settings::{
+        CopySettings, ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings,
+        UpkeepSettings,
+    },
 };
 
 /// Where settings come from that are not the defaults, by their keys: `file`, `environment` or `flags`.
@@ -214,6 +218,14 @@ impl Settings {
                 self.auth.mode == AuthMode::None || self.nats.credentials_file.is_some(),
                 "cluster.nats.credentials_file must be set with auth.mode = required: whoever reaches the \
                  log could read and write everything",
+            );
+            broken.unless(
+                self.limits.decoded_body_bytes <= MAX_BODY_BYTES,
+                format!(
+                    "limits.decoded_body_bytes is {}: with cluster.copies of 2 or 3 it is at most {MAX_BODY_BYTES}, \
+                     as each write must fit into an entry of the log",
+                    self.limits.decoded_body_bytes
+                ),
             );
             broken.unless(
                 self.s3.lease_secs.duration().is_zero(),

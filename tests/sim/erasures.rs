@@ -123,3 +123,42 @@ fn a_segment_that_is_written_anew_costs_one_list_however_many_there_are() {
         assert!((10..=20).contains(&all), "{all} pages, of seven each, of 50 objects and then 40");
     });
 }
+
+/// Asks for an erasure of some offset, and goes away after the `polls`-th look at the answer; whether it came by
+/// then.
+async fn ask_and_leave(store: &SimStore, asked: Erasure, polls: usize) -> bool {
+    let mut asking = Box::pin(store.erasures.ask(asked));
+    for _ in 0..polls {
+        if futures_util::poll!(asking.as_mut()).is_ready() {
+            return true;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    false
+}
+
+#[test]
+fn what_is_noted_is_known_whenever_whoever_asked_has_gone() {
+    for ground in [VolumeGround::memory(1), VolumeGround::rocksdb()] {
+        run(async {
+            let world = ErasureWorld::new(ground, TUNING);
+            let store = world.open().await;
+            for polls in 1..20 {
+                world.append(&store).await;
+                let asked =
+                    Erasure::asked(table(), vec![ErasedPart::of(0, vec![polls - 1])], world.clock.now_ms());
+                let id = asked.id;
+                let is_answered = ask_and_leave(&store, asked, usize::try_from(polls).unwrap()).await;
+                sleep(Duration::from_secs(60)).await;
+                let is_noted = store.hot.erasures().unwrap().iter().any(|erasure| erasure.id == id);
+                let known = store.erasures.find(&table(), id);
+                assert_eq!(is_noted, known.is_some(), "left after {polls} looks");
+                assert!(known.is_none_or(|known| known.erasure.is_done()), "left after {polls} looks");
+                if is_answered {
+                    return;
+                }
+            }
+            panic!("it is never answered");
+        });
+    }
+}

@@ -223,6 +223,9 @@ pub trait Replica: Send + Sync {
         self.log_mark().await?.ok_or_else(|| StorageError::corrupt(MARK, "it is missing"))
     }
 
+    /// What the writer does now.
+    fn role(&self) -> WriterRole;
+
     /// What the writer does from its next batch on.
     fn set_role(&self, role: WriterRole);
 

@@ -20,6 +20,10 @@ impl Replica for RocksHot {
         self.db.get(cf::META, meta::LOG)?.map(|bytes| LogMark::decode(&bytes)).transpose()
     }
 
+    fn role(&self) -> WriterRole {
+        self.role.get()
+    }
+
     fn set_role(&self, role: WriterRole) {
         self.role.set(role);
     }

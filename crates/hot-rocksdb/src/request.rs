@@ -202,14 +202,25 @@ pub enum Request {
     },
 }
 
+/// What a committed offset takes at most: the names of its group and its table, and numbers.
+const COMMITTED_BYTES: usize = 512;
+
 /// Sends a request to the writer and waits for its answer. Unlike an append, it waits for room in the queue.
+///
+/// # Errors
+/// Those of the answer. `Closed` if the writer has ended; `OutcomeUnknown` if it ended with a client's request in
+/// hand, as the batch may have been on its way to the disk.
 pub(super) async fn ask<T>(
     writer: &mpsc::Sender<Request>,
     request: impl FnOnce(WriterReply<T>) -> Request,
 ) -> Result<T, StorageError> {
     let (reply, answer) = oneshot::channel();
-    writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
-    answer.await.map_err(|_| StorageError::Closed)?
+    let request = request(reply);
+    let is_of_a_client = request.is_of_a_client();
+    writer.send(request).await.map_err(|_| StorageError::Closed)?;
+    answer.await.map_err(|lost| {
+        if is_of_a_client { StorageError::outcome_unknown(lost) } else { StorageError::Closed }
+    })?
 }
 
 /// A request that belongs to an erasure.
@@ -291,10 +302,11 @@ impl Request {
         }
     }
 
-    /// The stored bytes of the events that it appends.
+    /// The bytes that it stores, as far as a client decides how many there are.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Request::Append { events, .. } => events.iter().map(|event| event.value.len()).sum(),
+            Request::Commit { commit, .. } => commit.offsets.len() * COMMITTED_BYTES,
             _ => 0,
         }
     }

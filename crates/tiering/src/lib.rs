@@ -17,8 +17,8 @@ mod volumes;
 
 pub use self::{
     copy::{
-        CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, LogStanding, ShardCopy, another_log,
-        log_standing, owner_by, prove_end, term_by,
+        CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, LogStanding, MAX_BODY_BYTES, ShardCopy,
+        another_log, log_standing, owner_by, prove_end, term_by,
     },
     eraser::EraserHandle,
     flusher::FlushHandle,

@@ -27,6 +27,8 @@ use contracts::{
 pub(crate) const VERSION: u32 = 1;
 /// The most bytes of changes in one entry: a batch, and the one request that may be larger.
 pub(crate) const MAX_CHANGES: usize = 32 << 20;
+/// The most bytes of a body whose write fits into one entry in any case, with all that is stored beside them.
+pub const MAX_BODY_BYTES: usize = MAX_CHANGES / 2;
 /// Changes that are longer are compressed.
 const COMPRESSED_FROM: usize = 1 << 10;
 const LEVEL: i32 = 1;

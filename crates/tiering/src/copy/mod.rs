@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 pub use self::{
     close::LogAtRest,
-    entry::{owner_by, term_by},
+    entry::{MAX_BODY_BYTES, owner_by, term_by},
     handle::{CopyNames, CopyStatus, ShardCopy},
     standing::{LogStanding, another_log, log_standing, prove_end},
 };

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::{
     sync::{Mutex, Notify},
+    task,
     time::timeout,
 };
 use tracing::warn;
@@ -27,7 +28,7 @@ pub struct EraserHandle {
     parts: EraserParts,
     list: Arc<ErasureList>,
     /// Locked while one is taken, so that they are counted one by one.
-    asking: Mutex<()>,
+    asking: Arc<Mutex<()>>,
     wake: Arc<Notify>,
 }
 
@@ -45,7 +46,40 @@ impl EraserHandle {
             wake: Arc::clone(&wake),
             is_adopted: false,
         };
-        Ok((Arc::new(Self { parts, list, asking: Mutex::new(()), wake }), eraser))
+        Ok((Arc::new(Self { parts, list, asking: Arc::default(), wake }), eraser))
+    }
+
+    /// Notes an erasure on the volume, and then in the list, also if whoever asks goes away meanwhile: nobody
+    /// reads the volume's notes again before it is opened again. The eraser begins with it once what is
+    /// returned beside it is dropped.
+    ///
+    /// # Errors
+    /// `Overloaded` if too many are under way; else those of [`HotErase::note_erasures`].
+    ///
+    /// [`HotErase::note_erasures`]: contracts::erasure::HotErase::note_erasures
+    async fn note(&self, mut erasure: Erasure) -> Result<(Erasure, WakeAtEnd), StorageError> {
+        let one_by_one = Arc::clone(&self.asking).lock_owned().await;
+        self.parts.fence.check_lease()?;
+        if self.list.under_way() >= self.parts.settings.pending {
+            let retry_after = Duration::from_secs(5);
+            return Err(StorageError::Overloaded { reason: Overload::Erasures, retry_after });
+        }
+        if erasure.parts.is_empty() {
+            // There is nothing to erase, and a note of that.
+            (erasure.hot_done_ms, erasure.done_ms) = (Some(erasure.asked_ms), Some(erasure.asked_ms));
+        }
+        let (hot, list, wake) = (Arc::clone(&self.parts.hot), Arc::clone(&self.list), Arc::clone(&self.wake));
+        let noting = async move {
+            let forgotten = list.to_forget();
+            hot.note_erasures(vec![erasure.clone()], forgotten.clone()).await?;
+            crash::point("erase-noted");
+            list.set(erasure.clone(), None);
+            list.forget(&forgotten);
+            // It is counted. Others need not wait for S3.
+            drop(one_by_one);
+            Ok((erasure, WakeAtEnd(wake)))
+        };
+        task::spawn(noting).await.map_err(StorageError::outcome_unknown)?
     }
 
     /// Lists an erasure in the manifests, so that it outlives the volume. While S3 is away the volume alone
@@ -73,9 +107,9 @@ impl EraserHandle {
 }
 
 /// Wakes the eraser when it is dropped.
-struct WakeAtEnd<'a>(&'a Notify);
+struct WakeAtEnd(Arc<Notify>);
 
-impl Drop for WakeAtEnd<'_> {
+impl Drop for WakeAtEnd {
     fn drop(&mut self) {
         self.0.notify_one();
     }
@@ -83,26 +117,10 @@ impl Drop for WakeAtEnd<'_> {
 
 #[async_trait]
 impl Erasures for EraserHandle {
-    async fn ask(&self, mut erasure: Erasure) -> Result<Erasure, StorageError> {
-        let one_by_one = self.asking.lock().await;
-        self.parts.fence.check_lease()?;
-        if self.list.under_way() >= self.parts.settings.pending {
-            let retry_after = Duration::from_secs(5);
-            return Err(StorageError::Overloaded { reason: Overload::Erasures, retry_after });
-        }
-        if erasure.parts.is_empty() {
-            // There is nothing to erase, and a note of that.
-            (erasure.hot_done_ms, erasure.done_ms) = (Some(erasure.asked_ms), Some(erasure.asked_ms));
-        }
-        let forgotten = self.list.to_forget();
-        self.parts.hot.note_erasures(vec![erasure.clone()], forgotten.clone()).await?;
-        crash::point("erase-noted");
-        self.list.set(erasure.clone(), None);
-        self.list.forget(&forgotten);
-        // It is counted. Others need not wait for S3.
-        drop(one_by_one);
-        // Also if the caller goes away meanwhile: it is noted.
-        let _begins = WakeAtEnd(&self.wake);
+    async fn ask(&self, erasure: Erasure) -> Result<Erasure, StorageError> {
+        let role = self.parts.hot.role();
+        role.check()?;
+        let (erasure, _begins) = role.within_patience(self.note(erasure)).await?;
         self.list_in_manifests(&erasure).await?;
         Ok(erasure)
     }
