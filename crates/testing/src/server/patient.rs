@@ -14,7 +14,7 @@ use reqwest::{
     Body, Client, Error, IntoUrl, Method, RequestBuilder, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{PATIENCE, known};
@@ -263,7 +263,7 @@ impl HeardAnswer {
         }
         let (parts, body) = hyper::Response::<Body>::from(answer).into_parts();
         let body: Bytes = body.collect().await?.to_bytes();
-        let problem = if is_away { serde_json::from_slice(&body).unwrap_or_default() } else { Value::Null };
+        let problem = if is_away { problem_in(&body) } else { Value::Null };
         Ok(Self { answer: Ok(hyper::Response::from_parts(parts, body).into()), problem })
     }
 
@@ -277,6 +277,15 @@ impl HeardAnswer {
             Err(_) => AnswerFate::Undecided,
         }
     }
+}
+
+/// The problem that an answer is. Pages name its code only.
+fn problem_in(body: &[u8]) -> Value {
+    serde_json::from_slice(body).unwrap_or_else(|_| {
+        let page = String::from_utf8_lossy(body);
+        let code = page.split_once("<code>").and_then(|(_, rest)| rest.split_once("</code>"));
+        code.map_or(Value::Null, |(code, _)| json!({ "code": code }))
+    })
 }
 
 /// What a client makes of a problem that a request met which may be done twice, or not.
@@ -297,7 +306,15 @@ fn problem_fate(problem: &Value, is_repeatable: bool) -> AnswerFate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+
+    #[test]
+    fn a_page_names_its_problem_too() {
+        let page =
+            b"<p>no copy owns it</p><p>Code <a href=\"/docs/errors#no_owner\"><code>no_owner</code></a></p>";
+        assert_eq!(problem_in(page), json!({"code": "no_owner"}));
+        assert_eq!(problem_in(b"{\"code\": \"x\"}")["code"], "x");
+        assert_eq!(problem_in(b"<html>"), Value::Null);
+    }
 
     #[test]
     fn what_may_have_been_done_is_asked_again_only_if_it_may_be_done_twice() {
