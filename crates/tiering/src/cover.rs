@@ -53,9 +53,10 @@ impl LogCover {
         known.changed = known.changed.max(at);
     }
 
-    /// The last entry so far that may change something.
-    pub(crate) fn changed(&self) -> LogSeq {
-        self.known.lock().changed
+    /// The last entry so far that a manifest should say of: that may change something, or that is to be let go.
+    pub(crate) fn owed(&self) -> LogSeq {
+        let known = self.known.lock();
+        known.changed.max(known.let_go)
     }
 
     /// Notes how much the log holds.
@@ -166,6 +167,17 @@ mod tests {
         crowded.note_size(size(1, 100, 1000));
         crowded.hold(LogSeq(100));
         assert_eq!(crowded.trim_upto(), Some(LogSeq(60)), "it holds too much besides");
+    }
+
+    #[test]
+    fn a_manifest_is_owed_for_what_changes_something_and_for_what_is_to_go() {
+        let cover = LogCover::new(1000);
+        cover.note_change(LogSeq(5));
+        assert_eq!(cover.owed(), LogSeq(5));
+        cover.let_go(LogSeq(7));
+        assert_eq!(cover.owed(), LogSeq(7), "two entries changed nothing, and go too");
+        cover.note_change(LogSeq(9));
+        assert_eq!(cover.owed(), LogSeq(9));
     }
 
     #[test]

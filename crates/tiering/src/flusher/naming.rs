@@ -53,9 +53,9 @@ impl LogNaming {
         Self { cover, noted: None, reads_back: None }
     }
 
-    /// The last entry so far that may change something.
-    pub(super) fn last_change(&self) -> LogSeq {
-        self.cover.changed()
+    /// The last entry so far that a manifest should say of.
+    pub(super) fn owed(&self) -> LogSeq {
+        self.cover.owed()
     }
 
     /// Whether a manifest can be published now that is to say of more of the log than any before it, as none
@@ -118,7 +118,7 @@ impl LogNaming {
         // A place that S3 holds already is noted anew once the log has more: where nothing is flushed, no manifest
         // would be owed otherwise that says of it.
         let held = self.cover.held();
-        let says_no_more = |noted: &NotedPlace| noted.mark.seq() <= held && self.cover.changed() > held;
+        let says_no_more = |noted: &NotedPlace| noted.mark.seq() <= held && self.cover.owed() > held;
         if self.noted.as_ref().is_none_or(says_no_more) {
             // The mark first: its entries are among those that the ends belong to.
             let mark = mark(tiers).await?;

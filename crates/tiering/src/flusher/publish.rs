@@ -155,9 +155,9 @@ impl Flusher {
         let flushed = self.flushed();
         let Self { waiters, log, tiers, .. } = self;
         let (log, tiers) = (log.as_ref(), &*tiers);
-        let last_change = log.map(LogNaming::last_change);
+        let owed = log.map(LogNaming::owed);
         for waiter in &mut *waiters {
-            waiter.settle(&flushed, last_change);
+            waiter.settle(&flushed, owed);
         }
         let owes = |upto| log.is_some_and(|log| log.owes(tiers, upto));
         let has_all = |waiter: &FlushWaiter| waiter.is_done() && !waiter.named_upto().is_some_and(owes);

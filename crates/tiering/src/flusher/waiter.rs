@@ -138,11 +138,11 @@ impl FlushWaiter {
     }
 
     /// Stops waiting for partitions that are flushed, or whose table was deleted. After the last of them a
-    /// flush of everything waits for the shard's log, whose last change is this, if there is one.
-    pub(super) fn settle(&mut self, flushed: &BTreeMap<Partition, Offset>, last_change: Option<LogSeq>) {
+    /// flush of everything waits for a manifest that names the shard's log up to what is owed, if there is one.
+    pub(super) fn settle(&mut self, flushed: &BTreeMap<Partition, Offset>, owed: Option<LogSeq>) {
         self.ends.retain(|partition, end| flushed.get(partition).is_some_and(|flushed| flushed < end));
         if self.ends.is_empty() && self.is_of_all {
-            self.named_upto = self.named_upto.or(last_change);
+            self.named_upto = self.named_upto.or(owed);
         }
     }
 
