@@ -35,7 +35,8 @@ const OTHERS: [Shape; 3] = [Shape::Ndjson, Shape::Protobuf, Shape::CloudEvents];
 type Weight = u16;
 
 /// The shape that `Accept` wants most. A shape other than JSON must be named, so that `*/*` never gets an
-/// endless stream. If no shape of ours is named, it is JSON, or where that is refused another one that has an end.
+/// endless stream. If no shape of ours is named, it is JSON, or where that is refused another one that has an
+/// end.
 ///
 /// # Errors
 /// 406 if JSON is refused and nothing else of ours is wanted.

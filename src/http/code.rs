@@ -41,7 +41,7 @@ macro_rules! codes {
 codes! {
     BadRequest "bad_request" BAD_REQUEST
         "The request cannot be understood as HTTP for this path, or it is HTTP/1.1 and has no `Host`, or \
-         more than one, or one that can be no host."
+         more than one, or one that is not a valid host name."
         "Compare it with `/openapi.json`."
     Unauthenticated "unauthenticated" UNAUTHORIZED
         "There is no credential, or it is not accepted: `reason` says why."

@@ -6,8 +6,8 @@ use tokio::time::sleep;
 
 use super::connection::Connection;
 
-/// How often such a client is written to. One that has gone answers the first ping with a reset, which the second
-/// one meets.
+/// How many times such a client is written to. One that has gone answers the first ping with a reset, which
+/// the second one meets.
 const PINGS: u32 = 2;
 /// The pause before the second one.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -26,7 +26,7 @@ pub struct Limits {
     /// Bytes of a body that is not streamed, and of a line of one that is.
     #[schemars(range(min = 1, max = MAX_MEMORY))]
     pub body_bytes: usize,
-    /// Bytes of such a body after decompression.
+    /// Bytes of such a body after decompression; with `cluster.copies` of 2 or 3 at most 16777216.
     #[schemars(range(min = 1, max = MAX_MEMORY))]
     pub decoded_body_bytes: usize,
     /// Events of a bulk write.

@@ -239,14 +239,14 @@ fn check_head(
     http.map_or(Ok(()), |http| http.check(request, surroundings.host_check))
 }
 
-/// Refuses a request that does not say for which host it is, or says it twice, or names what can be no host
+/// Refuses a request that does not say for which host it is, or says it twice, or names no valid host
 /// (RFC 9112, 3.2): what stands between us and the client may have read another one. HTTP/1.0 needs none, and
 /// HTTP/2 has it elsewhere.
 fn has_one_host(version: Version, head: HeadSummary) -> Result<(), Problem> {
     let refused = |why: &str| Err(Problem::new(Code::BadRequest, why));
     match head.hosts {
         0 if version == Version::HTTP_11 => refused("there is no Host, which HTTP/1.1 asks for"),
-        _ if head.has_bad_host => refused("Host is no name of a host"),
+        _ if head.has_bad_host => refused("Host is not a valid host name"),
         0 | 1 => Ok(()),
         _ => refused("there is more than one Host"),
     }

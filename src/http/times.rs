@@ -124,8 +124,8 @@ fn exact(text: &str) -> Result<ExactTime, String> {
     Ok(ExactTime { nanos, has_more: more.iter().any(|digit| *digit != b'0') })
 }
 
-/// Whether there may be a second 60 behind the one that a time is in (RFC 3339, 5.7): which of those there were
-/// is known to nobody beforehand.
+/// Whether there may be a second 60 behind the one that a time is in (RFC 3339, 5.7): which of those there
+/// were is known to nobody beforehand.
 fn is_leap_second(nanos: i128) -> bool {
     let seconds = i64::try_from(nanos.div_euclid(NANOS_PER_SEC)).ok();
     let next = seconds.and_then(|second| EPOCH.checked_add(SignedDuration::from_secs(second + 1)).ok());
@@ -161,8 +161,8 @@ fn is_whole(text: &str) -> bool {
 /// A length of time: `30`, `30s`, `0.5s`, `500ms`, `1m`, `1m 30s`; seconds if there is no unit.
 ///
 /// # Errors
-/// 400 naming the parameter, with an example. A number that is too large for any clock is none: it is as long as
-/// a length can be.
+/// 400 naming the parameter, with an example. A number that no clock can reach is no mistake: it stands for
+/// the longest time there is.
 pub(super) fn length(name: &str, text: &str) -> Result<Duration, Problem> {
     let wrong = || {
         Problem::new(

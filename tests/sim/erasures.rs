@@ -124,8 +124,8 @@ fn a_segment_that_is_written_anew_costs_one_list_however_many_there_are() {
     });
 }
 
-/// Asks for an erasure of some offset, and goes away after the `polls`-th look at the answer; whether it came by
-/// then.
+/// Asks for an erasure of some offset, and goes away after the `polls`-th look at the answer; whether it came
+/// by then.
 async fn ask_and_leave(store: &SimStore, asked: Erasure, polls: usize) -> bool {
     let mut asking = Box::pin(store.erasures.ask(asked));
     for _ in 0..polls {

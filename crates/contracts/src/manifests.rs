@@ -81,10 +81,10 @@ pub trait FoundManifests: Send + Sync {
     fn log(&self) -> Option<LogMark>;
 
     /// The consumer offsets of which manifests say something that were published since the last one of this
-    /// record; `None` if not all of those are there any more.
+    /// record; `None` if not all of those are there any more, or can be read.
     ///
     /// # Errors
-    /// `Unavailable`, `Denied`, `Corrupt`.
+    /// `Unavailable` or `Denied`.
     async fn moved_since(
         &self,
         record: &ChainRecord,

@@ -202,24 +202,23 @@ pub enum Request {
     },
 }
 
-/// What a committed offset takes at most: the names of its group and its table, and numbers.
-const COMMITTED_BYTES: usize = 512;
-
 /// Sends a request to the writer and waits for its answer. Unlike an append, it waits for room in the queue.
 ///
 /// # Errors
-/// Those of the answer. `Closed` if the writer has ended; `OutcomeUnknown` if it ended with a client's request in
-/// hand, as the batch may have been on its way to the disk.
+/// Those of the answer. `Closed` if the writer has ended; `OutcomeUnknown` if it ended with what a client has
+/// asked for in hand, as the batch may have been on its way to the disk.
 pub(super) async fn ask<T>(
     writer: &mpsc::Sender<Request>,
     request: impl FnOnce(WriterReply<T>) -> Request,
 ) -> Result<T, StorageError> {
     let (reply, answer) = oneshot::channel();
     let request = request(reply);
-    let is_of_a_client = request.is_of_a_client();
+    // An erasure is noted for a client.
+    let is_for_a_client =
+        request.is_of_a_client() || matches!(request, Request::Erase(EraseRequest::Note { .. }));
     writer.send(request).await.map_err(|_| StorageError::Closed)?;
     answer.await.map_err(|lost| {
-        if is_of_a_client { StorageError::outcome_unknown(lost) } else { StorageError::Closed }
+        if is_for_a_client { StorageError::outcome_unknown(lost) } else { StorageError::Closed }
     })?
 }
 
@@ -294,6 +293,7 @@ impl Request {
             Request::ConfigureTable { reply, .. } => drop(reply.send(Err(error))),
             Request::Apply { reply, .. }
             | Request::Confirm { reply }
+            | Request::Erase(EraseRequest::Note { reply, .. })
             | Request::Commit { reply, .. }
             | Request::DeleteGroup { reply, .. }
             | Request::DeleteTable { reply, .. } => drop(reply.send(Err(error))),
@@ -302,11 +302,10 @@ impl Request {
         }
     }
 
-    /// The bytes that it stores, as far as a client decides how many there are.
+    /// The stored bytes of the events that it appends.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Request::Append { events, .. } => events.iter().map(|event| event.value.len()).sum(),
-            Request::Commit { commit, .. } => commit.offsets.len() * COMMITTED_BYTES,
             _ => 0,
         }
     }

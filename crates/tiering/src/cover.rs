@@ -53,7 +53,8 @@ impl LogCover {
         known.changed = known.changed.max(at);
     }
 
-    /// The last entry so far that a manifest should say of: that may change something, or that is to be let go.
+    /// The last entry so far that a manifest should say of: that may change something, or that is to be let
+    /// go.
     pub(crate) fn owed(&self) -> LogSeq {
         let known = self.known.lock();
         known.changed.max(known.let_go)

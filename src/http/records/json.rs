@@ -32,6 +32,7 @@ pub struct EventToWrite {
     #[schema(format = "byte")]
     pub payload_base64: Option<String>,
     /// `json` says that `payload` is JSON text also where it is a string, as a read says it.
+    #[schema(pattern = "^json$")]
     pub payload_kind: Option<String>,
     /// If left out, the key chooses it; without a key it is 0.
     #[schema(minimum = 0, maximum = 1023)]

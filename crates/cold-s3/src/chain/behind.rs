@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tracing::warn;
 
 use super::load::PARALLEL_GETS;
 use crate::{
@@ -15,14 +16,14 @@ use contracts::{
     name::{GroupName, Partition, TableName},
 };
 
-/// How many links are read at most: in so many, others have said something of every group that is still there.
+/// How many links are read at most. A volume that is further behind is taken for one whose links are gone.
 const MOST_LINKS: u64 = 10_000;
 
-/// The consumer offsets that the links behind the last one of a volume say something of, read from link `last`
-/// back; `None` if not all of them are there any more.
+/// The consumer offsets that the links behind the last one of a volume say something of, read from link
+/// `last` back; `None` if not all of them are there any more, or can be read.
 ///
 /// # Errors
-/// `Unavailable` or `Denied`; `Corrupt`.
+/// `Unavailable` or `Denied`.
 pub(crate) async fn consumers_since(
     objects: &Objects,
     last: u64,
@@ -35,7 +36,9 @@ pub(crate) async fn consumers_since(
     let mut moved = BTreeSet::new();
     while let Some((number, found)) = links.try_next().await? {
         let Some(bytes) = found else { return Ok(None) };
-        let link = manifest::decode(number, &bytes)?;
+        // The chain itself needs no link before its last checkpoint: damage there keeps no store from
+        // opening.
+        let Some(link) = readable(manifest::decode(number, &bytes)) else { return Ok(None) };
         // A recovery that was cut off has begun an epoch, and said nothing of consumers yet.
         let is_of_recovery = record.is_catching_up() && link.opens;
         if record.knows(link.nonce, number) && !is_of_recovery {
@@ -46,10 +49,19 @@ pub(crate) async fn consumers_since(
             return Ok(None);
         }
         for key in keys(link) {
-            moved.insert(parsed(number, key)?);
+            let Some(key) = readable(parsed(number, key)) else { return Ok(None) };
+            moved.insert(key);
         }
     }
     Ok(None)
+}
+
+/// What could be read; says why, if it could not.
+fn readable<T>(read: Result<T, StorageError>) -> Option<T> {
+    read.inspect_err(
+        |error| warn!(%error, "an earlier manifest cannot be read: consumer offsets stay as they were"),
+    )
+    .ok()
 }
 
 fn keys(link: Manifest) -> impl Iterator<Item = ConsumerKey> {

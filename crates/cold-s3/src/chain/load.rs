@@ -51,8 +51,8 @@ pub async fn load_upto(objects: &dyn ObjectPlace, upto: Option<u64>) -> Result<F
     load_listed(objects, links).await
 }
 
-/// Reads the chain as an opening needs it: of its links only those from the last checkpoint on are known, if a
-/// hint says where that is.
+/// Reads the chain as an opening needs it: of its links only those from the last checkpoint on are known, if
+/// a hint says where that is.
 ///
 /// # Errors
 /// Those of [`load`].

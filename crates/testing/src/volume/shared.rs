@@ -83,14 +83,16 @@ impl MemoryHot {
     /// Confirms for all who wait by its turn.
     fn spawn_confirm(&self) {
         let (role, turn) = (Arc::clone(&self.entering.role), Arc::clone(&self.entering.turn));
-        let clock = Arc::clone(&self.clock);
+        let (volume, clock) = (self.volume.clone(), Arc::clone(&self.clock));
         let confirms = Arc::clone(&self.entering.confirms);
         self.entering.spawn(async move {
             let _turn = turn.lock().await;
             let waiting = std::mem::take(&mut *confirms.lock());
             let confirmed = match role.get() {
-                // Nothing is written for it, so the volume's mark stays where the last change was.
-                WriterRole::Owns(log) => log.enter(clock.now_ms(), None).await.map(drop),
+                WriterRole::Owns(log) => {
+                    let mark = log.enter(clock.now_ms(), None).await;
+                    mark.map(|mark| volume.lock().log = Some(mark))
+                }
                 WriterRole::Alone | WriterRole::Follows => Err(StorageError::Demoted),
             };
             for reply in waiting {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::{Mutex, Notify, OwnedMutexGuard},
     task,
     time::timeout,
 };
@@ -57,8 +57,11 @@ impl EraserHandle {
     /// `Overloaded` if too many are under way; else those of [`HotErase::note_erasures`].
     ///
     /// [`HotErase::note_erasures`]: contracts::erasure::HotErase::note_erasures
-    async fn note(&self, mut erasure: Erasure) -> Result<(Erasure, WakeAtEnd), StorageError> {
-        let one_by_one = Arc::clone(&self.asking).lock_owned().await;
+    async fn note(
+        &self,
+        mut erasure: Erasure,
+        one_by_one: OwnedMutexGuard<()>,
+    ) -> Result<(Erasure, WakeAtEnd), StorageError> {
         self.parts.fence.check_lease()?;
         if self.list.under_way() >= self.parts.settings.pending {
             let retry_after = Duration::from_secs(5);
@@ -120,7 +123,11 @@ impl Erasures for EraserHandle {
     async fn ask(&self, erasure: Erasure) -> Result<Erasure, StorageError> {
         let role = self.parts.hot.role();
         role.check()?;
-        let (erasure, _begins) = role.within_patience(self.note(erasure)).await?;
+        let turn = async { Ok(Arc::clone(&self.asking).lock_owned().await) };
+        // Nothing has been asked of the volume by then.
+        let late = |_| StorageError::LogUnavailable { may_be_written: false };
+        let one_by_one = role.clone().within_patience(turn).await.map_err(late)?;
+        let (erasure, _begins) = role.within_patience(self.note(erasure, one_by_one)).await?;
         self.list_in_manifests(&erasure).await?;
         Ok(erasure)
     }

@@ -43,8 +43,8 @@ impl OwnedLog {
             let error = OnOtherVolumes(lacking().join(", "));
             return Err(StorageError::unavailable(Tier::Hot, error));
         }
-        // No copy needs these entries any more, and a manifest says that S3 has all of it once it is flushed. It
-        // says so of the last of them too, which may change nothing.
+        // No copy needs these entries any more, and a manifest says that S3 has all of it once it is flushed.
+        // It says so of the last of them too, which may change nothing.
         if !self.cover.let_go(upto) && self.cover.held() < upto {
             flush(to, None).await?;
         }

@@ -138,7 +138,8 @@ impl FlushWaiter {
     }
 
     /// Stops waiting for partitions that are flushed, or whose table was deleted. After the last of them a
-    /// flush of everything waits for a manifest that names the shard's log up to what is owed, if there is one.
+    /// flush of everything waits for a manifest that names the shard's log up to what is owed, if there is
+    /// one.
     pub(super) fn settle(&mut self, flushed: &BTreeMap<Partition, Offset>, owed: Option<LogSeq>) {
         self.ends.retain(|partition, end| flushed.get(partition).is_some_and(|flushed| flushed < end));
         if self.ends.is_empty() && self.is_of_all {

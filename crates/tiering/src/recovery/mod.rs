@@ -132,8 +132,6 @@ impl Recovery {
                 ));
             }
             let steps = self.steps(&found.partitions(), relation)?;
-            let has_offsets = relation == Relation::Behind && !self.hot.all_offsets().await?.is_empty();
-            let moved = if has_offsets { found.moved_since(&record).await? } else { None };
             compare_before_taking_over(&steps)?;
             if relation == Relation::Behind && !record.is_catching_up() {
                 self.say_behind(store_id);
@@ -151,6 +149,10 @@ impl Recovery {
                 Err(error) => return Err(error),
                 Ok(()) => {
                     crash::point("recovery-taken-over");
+                    // Only now, as it may take long, and nobody publishes any more.
+                    let has_offsets =
+                        relation == Relation::Behind && !self.hot.all_offsets().await?.is_empty();
+                    let moved = if has_offsets { found.moved_since(&record).await? } else { None };
                     self.apply(steps, relation, moved.as_ref()).await?;
                     return Ok(relation);
                 }
@@ -323,8 +325,8 @@ impl Recovery {
         if trims.is_empty() { Ok(()) } else { self.hot.trim(trims).await }
     }
 
-    /// Adds tables and consumer offsets to what is taken over. `moved` are the offsets that manifests since the
-    /// volume's last say something of, if that is known.
+    /// Adds tables and consumer offsets to what is taken over. `moved` are the offsets that manifests since
+    /// the volume's last say something of, if that is known.
     async fn recover_tables(
         &self,
         recovered: &mut Recovered,
@@ -337,8 +339,8 @@ impl Recovery {
             offsets.insert((group, partition), offset);
         }
         // An older copy may have commits that no manifest has. They are kept, unless a later manifest says
-        // where the group is, or that it is forgotten: it may have been set back since. Or the events up to there
-        // are gone: then the table may be another one by now.
+        // where the group is, or that it is forgotten: it may have been set back since. Or the events up to
+        // there are gone: then the table may be another one by now.
         let is_gone = |partition: &Partition, offset: Offset| {
             bounds.get(partition).is_some_and(|cold| offset <= cold.earliest && cold.earliest > 0)
         };

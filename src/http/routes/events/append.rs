@@ -81,8 +81,8 @@ pub(super) fn written(state: &AppState, options: WriteOptions) -> StatusCode {
     if state.is_synced || options.until_cold { StatusCode::CREATED } else { StatusCode::ACCEPTED }
 }
 
-/// The longest text that a line's number puts behind a key.
-const LONGEST_INDEX: &str = "/18446744073709551615";
+/// The longest text that a line's number puts behind a key: streams have less than a thousand million lines.
+const LONGEST_INDEX: &str = "/999999999";
 
 /// What the head of a write says of its events.
 #[derive(Default)]
@@ -129,8 +129,8 @@ impl Envelope {
         Self::of(incoming, state)
     }
 
-    /// Refuses a key for a stream that would be too long with the number of a line behind it: part of the stream
-    /// would be stored by then.
+    /// Refuses a key for a stream that would be too long with the number of a line behind it: part of the
+    /// stream would be stored by then.
     ///
     /// # Errors
     /// 422.
