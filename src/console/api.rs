@@ -84,8 +84,6 @@ pub(super) struct ApiPage {
 pub(super) struct ApiRecord {
     pub(super) payload: Option<Box<RawValue>>,
     pub(super) payload_base64: Option<String>,
-    /// The payload is JSON text, also where it is a string.
-    pub(super) payload_kind: Option<String>,
     #[serde(default)]
     pub(super) erased: bool,
     pub(super) timestamp_ms: i64,

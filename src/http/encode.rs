@@ -33,9 +33,6 @@ pub struct RecordRead {
     /// What came as other bytes.
     #[schema(format = "byte")]
     pub payload_base64: Option<String>,
-    /// `json` if the payload is JSON text that is a string, which looks like text otherwise.
-    #[schema(required = false)]
-    pub payload_kind: String,
     /// When it happened, in milliseconds since 1970.
     pub timestamp_ms: i64,
     /// Its partition.
@@ -90,9 +87,6 @@ pub fn record(out: &mut Vec<u8>, record: &Record) {
     let event = &record.event;
     out.push(b'{');
     event.payload.write_json(out);
-    if event.payload.is_json_string() {
-        out.extend_from_slice(b",\"payload_kind\":\"json\"");
-    }
     write_json_number(out, ",\"timestamp_ms\":", event.timestamp_ms);
     write_json_number(out, ",\"partition\":", record.partition);
     write_json_number(out, ",\"offset\":", record.offset);
@@ -226,7 +220,6 @@ mod tests {
             Payload::text("text".to_owned()),
             Payload::guess(Bytes::from_static(&[0xff])),
             Payload::erased(&[7; 16]),
-            Payload::new(PayloadKind::Json, Bytes::from_static(b" \"json\"")).unwrap(),
         ];
         let records: Vec<_> =
             payloads.map(|payload| Record { partition: 2, offset: 9, event: event(payload) }).into();
@@ -246,7 +239,6 @@ mod tests {
         let mut written = names(&page["records"][0]);
         written.extend(names(&page["records"][1]));
         written.extend(names(&page["records"][2]));
-        written.extend(names(&page["records"][3]));
         assert_eq!(written, names(&described(RecordRead::schema())));
     }
 

@@ -111,20 +111,14 @@ impl Payload {
                 let text: String = serde_json::from_str(value.get())?;
                 Ok(Self::text(text))
             }
-            (Some(value), None) => Self::of_json(Some(value)),
+            (Some(value), None) => {
+                check(value.get())?;
+                let bytes = Bytes::copy_from_slice(value.get().as_bytes());
+                Ok(Self { kind: PayloadKind::Json, bytes })
+            }
             (None, Some(text)) => Ok(Self { kind: PayloadKind::Bytes, bytes: STANDARD.decode(text)?.into() }),
             _ => Err(BadPayload::NotExactlyOne),
         }
-    }
-
-    /// Reads the JSON field `payload` of an event whose payload is JSON, whatever value that is.
-    ///
-    /// # Errors
-    /// [`BadPayload`] if it is not there, or nested too deeply.
-    pub fn of_json(payload: Option<&RawValue>) -> Result<Self, BadPayload> {
-        let value = payload.ok_or(BadPayload::NotExactlyOne)?;
-        check(value.get())?;
-        Ok(Self { kind: PayloadKind::Json, bytes: Bytes::copy_from_slice(value.get().as_bytes()) })
     }
 
     /// The payload that a scanned value makes. It is not checked again.
@@ -178,12 +172,6 @@ impl Payload {
             || !(edge(self.bytes.first())
                 || edge(self.bytes.last())
                 || memchr::memchr2(b'\n', b'\r', &self.bytes).is_some())
-    }
-
-    /// Whether it is JSON text that is a string: shown as its value it looks like text.
-    pub fn is_json_string(&self) -> bool {
-        let first = || self.bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-        self.kind == PayloadKind::Json && first() == Some(&b'"')
     }
 
     /// How it is shown.

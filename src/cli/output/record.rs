@@ -28,9 +28,6 @@ pub(in crate::cli) struct ShownRecord<'a> {
     payload: Option<&'a RawValue>,
     #[serde(borrow)]
     payload_base64: Option<Cow<'a, str>>,
-    /// The payload is JSON text, also where it is a string.
-    #[serde(borrow)]
-    payload_kind: Option<Cow<'a, str>>,
     timestamp_ms: TimestampMs,
     partition: u32,
     pub(in crate::cli) offset: u64,
@@ -60,7 +57,7 @@ impl<'a> ShownRecord<'a> {
     pub(in crate::cli) fn payload(&self) -> io::Result<Cow<'a, [u8]>> {
         match (self.payload, &self.payload_base64) {
             _ if self.erased => Ok(Cow::Borrowed(b"")),
-            (Some(json), _) if self.payload_kind.is_none() && json.get().starts_with('"') => {
+            (Some(json), _) if json.get().starts_with('"') => {
                 let text: String = serde_json::from_str(json.get())?;
                 Ok(Cow::Owned(text.into_bytes()))
             }

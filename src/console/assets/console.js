@@ -234,9 +234,8 @@ function liveEvents() {
     if (record.key !== undefined) what.append(element("span", "key", record.key));
     if (record.headers?.type) what.append(element("span", "type", record.headers.type));
     // The payload as it came, before anything that JavaScript would make of its numbers.
-    const raw = data.slice(data.indexOf(":") + 1, ends?.index ?? data.length).replace(/,"payload_kind":"json"$/, "");
-    const isText = typeof record.payload === "string" && record.payload_kind === undefined;
-    const text = record.erased ? "erased" : "payload_base64" in record ? hex(record.payload_base64) : isText ? record.payload : raw;
+    const raw = data.slice(data.indexOf(":") + 1, ends?.index ?? data.length);
+    const text = record.erased ? "erased" : "payload_base64" in record ? hex(record.payload_base64) : typeof record.payload === "string" ? record.payload : raw;
     const shown = text.slice(0, 300).replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, " ");
     line.append(when, element("span", "place", `${partition}:${offset}`), what, element("code", "line", shown));
     made.append(line);

@@ -42,7 +42,7 @@ impl<'a> SeenPayload<'a> {
     fn of(record: &'a ApiRecord) -> Self {
         match (&record.payload, &record.payload_base64) {
             _ if record.erased => Self::Erased,
-            (Some(json), _) if record.payload_kind.is_none() && json.get().starts_with('"') => {
+            (Some(json), _) if json.get().starts_with('"') => {
                 serde_json::from_str(json.get()).map_or(Self::Json(json), Self::Text)
             }
             (Some(json), _) => Self::Json(json),

@@ -19,7 +19,7 @@ use crate::http::{
     limits::Limits,
     memory::Share,
 };
-use contracts::payload::{self, BadPayload, Payload};
+use contracts::payload::{self, Payload};
 
 /// An event to write. Exactly one of `payload` and `payload_base64`.
 #[derive(Debug, ToSchema)]
@@ -31,9 +31,6 @@ pub struct EventToWrite {
     /// Any bytes.
     #[schema(format = "byte")]
     pub payload_base64: Option<String>,
-    /// `json` says that `payload` is JSON text also where it is a string, as a read says it.
-    #[schema(pattern = "^json$")]
-    pub payload_kind: Option<String>,
     /// If left out, the key chooses it; without a key it is 0.
     #[schema(minimum = 0, maximum = 1023)]
     pub partition: Option<u32>,
@@ -55,14 +52,6 @@ pub struct EventToWrite {
     pub erased: Option<bool>,
 }
 
-/// What a payload is said to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum KindSent {
-    /// JSON text, stored byte for byte.
-    Json,
-}
-
 /// Events to write, all or nothing.
 #[derive(Debug, ToSchema)]
 pub struct BulkToWrite {
@@ -80,8 +69,6 @@ struct JsonEvent<'a> {
     payload: Option<&'a RawValue>,
     #[serde(default)]
     payload_base64: Option<String>,
-    #[serde(default)]
-    payload_kind: Option<KindSent>,
     #[serde(default)]
     partition: Option<WholeNumber>,
     #[serde(default)]
@@ -105,7 +92,6 @@ impl JsonEvent<'_> {
         let is_there = |value: Option<&RawValue>| value.is_some_and(|value| value.get() != "null");
         let is_left = is_there(self.payload)
             || is_there(self.headers)
-            || self.payload_kind.is_some()
             || [&self.payload_base64, &self.key, &self.idempotency_key].into_iter().any(Option::is_some);
         if is_left {
             let detail = "an erased event has its place and its time, and nothing else";
@@ -161,13 +147,8 @@ impl RecordParser<'_> {
         if event.erased == Some(true) {
             return event.check_erased().map(|()| None);
         }
-        let base64 = event.payload_base64.as_deref();
-        let payload = match (event.payload_kind, base64) {
-            (Some(KindSent::Json), None) => Payload::of_json(event.payload),
-            (Some(KindSent::Json), Some(_)) => Err(BadPayload::NotExactlyOne),
-            (None, base64) => Payload::from_json(event.payload, base64),
-        };
-        let payload = payload.map_err(bad_payload)?;
+        let payload =
+            Payload::from_json(event.payload, event.payload_base64.as_deref()).map_err(bad_payload)?;
         let headers = match event.headers.filter(|headers| headers.get() != "null") {
             None => Headers::new(),
             Some(headers) => json_body::part(headers, |from, stopped| {

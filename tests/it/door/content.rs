@@ -198,18 +198,13 @@ async fn what_was_read_can_be_posted_back() {
     assert_eq!(z.post("/tables/from/bulk", &json!({"records": records()})).await.0, StatusCode::CREATED);
     let spaced = "{\"payload\": { \"a\" :\t1.0e2,\n \"a\" : [ ] },\"timestamp_ms\":1700000001000}";
     ask(post(&z, "/tables/from", &[("content-type", JSON)], spaced)).await;
-    // JSON text that is a string is not the text that it stands for.
-    let head = [("content-type", JSON), ("idempotency-key", "string"), ("zombi-timestamp", "1700000002000")];
-    let answer = ask(post(&z, "/tables/from/raw", &head, "\"\\u0041\\/\"")).await;
-    assert_eq!(answer.0, StatusCode::CREATED, "{}", answer.1);
     let read = async |table: &str| {
         let request = z.request(Method::GET, &format!("/tables/{table}")).header("accept", NDJSON);
         request.send().await.unwrap().text().await.unwrap()
     };
     for tier in ["hot", "cold"] {
         let text = read("from").await;
-        assert_eq!(text.lines().count(), records().len() + 2, "{text}");
-        assert!(text.contains("{\"payload\":\"\\u0041\\/\",\"payload_kind\":\"json\","), "{text}");
+        assert_eq!(text.lines().count(), records().len() + 1, "{text}");
         let table = format!("{tier}-lines");
         let (status, summary) =
             ask(post(&z, &format!("/tables/{table}"), &[("content-type", NDJSON)], text.clone())).await;
@@ -238,7 +233,7 @@ async fn what_was_read_can_be_posted_back() {
                 .map(|line| format!("{line}\n"))
                 .collect();
             let (_, summary) = ask(post(&z, "/tables/from", &[("content-type", NDJSON)], keyed)).await;
-            assert_eq!((&summary["count"], &summary["duplicates"]), (&json!(4), &json!(4)), "{summary}");
+            assert_eq!((&summary["count"], &summary["duplicates"]), (&json!(3), &json!(3)), "{summary}");
         }
         z.flush_and_evict().await;
     }
