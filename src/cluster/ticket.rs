@@ -1,5 +1,4 @@
-//! What one pod tells another of whose request it passes on: signed, for one request, one pod and half a
-//! minute.
+//! Signed proof of whose request a pod forwards: good for one request, one pod and half a minute.
 
 use std::{borrow::Cow, net::IpAddr};
 

@@ -1,4 +1,4 @@
-//! What of the API's answers the pages show.
+//! The parts of the API's answers that pages show.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};

@@ -1,4 +1,4 @@
-//! What browsers keep to, of everything that the console answers.
+//! The rules for browsers that every answer of the console carries.
 
 use axum::{
     http::{HeaderValue, header},

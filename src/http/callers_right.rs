@@ -1,5 +1,5 @@
-//! The right of a caller while the body of its request is on its way: whoever takes the body looks there for
-//! its end, here and on the way to another pod.
+//! Ends an upload when its caller's right ends: whoever receives the body, here or on the way to another pod,
+//! looks here.
 
 use std::{
     future::{Future, poll_fn},

@@ -1,4 +1,4 @@
-//! What is in a frame of a body, for those who count what goes through them.
+//! The data bytes of a body frame, for counters.
 
 use axum::body::Bytes;
 use hyper::body::Frame;

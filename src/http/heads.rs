@@ -1,4 +1,4 @@
-//! What is read of the head of a request or an answer in several places.
+//! Header parsing that several modules share.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 

@@ -1,5 +1,5 @@
-//! The bucket, as a pod sees it that owns no shard: no flusher asks for anything then, and yet the pod needs
-//! the bucket as soon as it owns one, so that it must be seen whether it is there.
+//! Checks the bucket from a pod that owns no shard: no flusher would notice its loss there, and the pod needs it
+//! as soon as it owns one.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Who watches long work on a store: a person before a progress bar.
+//! Progress of long work on a store, for a person who watches a progress bar.
 
-/// Is told how far work has come.
+/// Receives progress reports.
 pub trait Watcher: Send + Sync {
     /// What is done now, of how many bytes; 0 if that is not known.
     fn begins(&self, what: &str, bytes: u64);

@@ -92,7 +92,7 @@ pub enum LogError {
     Unavailable(String),
 }
 
-/// A log that several machines keep. One for each shard.
+/// A replicated log, one for each shard.
 #[async_trait]
 pub trait SharedLog: std::fmt::Debug + Send + Sync {
     /// Appends behind `last`, in one step: all of the entry or nothing. It is settled when this returns:

@@ -1,5 +1,5 @@
-//! What the volumes of a shard's copies may hold of what was erased: this copy's, and the others' as far as
-//! their pods have said. Whoever asks pods notes it, and an erasure waits for it.
+//! Tracks which erased events the volumes of a shard's copies may still hold: this copy's own, and the others' by
+//! what their pods have reported. Whoever asks the pods notes it here, and erasures wait for it.
 
 use std::{
     collections::BTreeMap,

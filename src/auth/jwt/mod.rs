@@ -1,4 +1,4 @@
-//! Tokens (JWTs) that an issuer signs, a Kubernetes cluster or another: verified here, and nobody is asked.
+//! Verifies JWTs of an issuer, such as a Kubernetes cluster, locally: nobody is asked per request.
 //!
 //! In this order, so that nothing of a token is believed before its signature holds: its size; its header,
 //! which chooses nothing; the key that it names; whether both mean the same algorithm; the signature; the

@@ -1,4 +1,4 @@
-//! Who is asked for what all shards together have: each shard once, by the pod that owns it.
+//! Chooses whom to ask for what all shards have together: for each shard its owner, and each pod once.
 
 use std::collections::BTreeMap;
 

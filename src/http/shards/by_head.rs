@@ -1,4 +1,4 @@
-//! What the head of a request that is passed on says of it, and that of the answer. Pure.
+//! What forwarding reads from the heads of requests and answers. Pure functions.
 
 use axum::{
     body::HttpBody,

@@ -1,5 +1,5 @@
-//! What shards and other pods have said of what all of them together have, and what follows of it: parts of
-//! one answer, or a failure.
+//! Combines the answers of shards and other pods about what all of them have together into one answer, or a
+//! failure.
 
 use std::time::Duration;
 

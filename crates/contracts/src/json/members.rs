@@ -1,4 +1,4 @@
-//! Objects as they stand in a text.
+//! The members of a JSON object in its text.
 
 use std::fmt;
 

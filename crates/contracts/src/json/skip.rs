@@ -1,8 +1,8 @@
-//! The grammar. Every function takes what is left of a text and returns what is left behind that for which
-//! it is named, or `None` if that does not come next.
+//! The grammar. Every function takes the remaining text and returns what follows the element that it is named
+//! after, or `None` if the text does not begin with one.
 //!
-//! *Near* functions are for what is short and written as it is most. They may give up; another function then
-//! takes it.
+//! *Near* functions are for short elements in their usual form. They may give up; another function then takes
+//! over.
 
 use super::words::{many_digits, no_digits, quotes, special, specials};
 

@@ -1,4 +1,4 @@
-//! serde is the judge: of a text it says whether that is a payload, and of which bytes.
+//! The scanner agrees with serde on what is a payload, and on its bytes.
 
 use std::ops::RangeInclusive;
 

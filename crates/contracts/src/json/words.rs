@@ -1,4 +1,4 @@
-//! Eight bytes at once, as they stand in a word.
+//! Scans eight bytes at a time, as one word.
 //!
 //! Some functions mark bytes by the highest bit of each. The lowest mark is right; bytes above it may be
 //! marked for nothing, because sums carry and differences borrow.

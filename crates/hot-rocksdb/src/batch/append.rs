@@ -1,4 +1,4 @@
-//! What producers ask of the writer: appends. New events get their offsets here; duplicates are found by
+//! Stages requests of producers: appends. New events get their offsets here; duplicates are found by
 //! their idempotency keys.
 
 use std::{

@@ -1,4 +1,4 @@
-//! What consumers ask of the writer: committed offsets.
+//! Stages requests of consumers: committed offsets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

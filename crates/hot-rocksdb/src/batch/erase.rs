@@ -1,4 +1,4 @@
-//! What erasures ask of the writer: notes, tombstones, and payloads' hashes to forget.
+//! Stages requests of erasures: notes, tombstones, and payloads' hashes to forget.
 
 use std::sync::atomic::Ordering::SeqCst;
 

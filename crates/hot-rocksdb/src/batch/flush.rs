@@ -1,4 +1,4 @@
-//! What the flusher and retention ask of the writer: bounds of segments, watermarks, eviction, trims.
+//! Stages requests of the flusher and of retention: bounds of segments, watermarks, eviction, trims.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What recovery and the journal ask of the writer: facts about the volume, and partitions as S3 has them.
+//! Stages requests of recovery and of the journal: facts about the volume, and partitions as S3 has them.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What whole tables ask of the writer: settings, deletion, and new ids.
+//! Stages requests about whole tables: settings, deletion, and new ids.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! What is waited for where a shard has a log, once neither the volume of its owner nor S3 holds an erasure's
-//! events any more: the volumes of the other copies, and the log itself.
+//! The last step of an erasure where the shard has a log: waits until neither the volumes of the other copies nor
+//! the log itself hold its events. The owner's volume and S3 hold none of them by then.
 
 use std::time::Duration;
 
