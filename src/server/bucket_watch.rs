@@ -1,5 +1,5 @@
-//! Checks the bucket from a pod that owns no shard: no flusher would notice its loss there, and the pod needs it
-//! as soon as it owns one.
+//! Checks the bucket from a pod that owns no shard: no flusher would notice its loss there, and the pod needs
+//! it as soon as it owns one.
 
 use std::time::Duration;
 

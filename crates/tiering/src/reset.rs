@@ -1,5 +1,5 @@
-//! Replaces a shard's log that its servers have lost: through one copy the manifests say that a new log begins
-//! after everything that this copy has.
+//! Replaces a shard's log that its servers have lost: through one copy the manifests say that a new log
+//! begins after everything that this copy has.
 //!
 //! The order is: all that the volume has is in S3; a manifest says that the log of the next generation
 //! begins there, and is read back; the volume is marked so. Only then may the new log be made. Killed

@@ -1,5 +1,5 @@
-//! Tracks which erased events the volumes of a shard's copies may still hold: this copy's own, and the others' by
-//! what their pods have reported. Whoever asks the pods notes it here, and erasures wait for it.
+//! Tracks which erased events the volumes of a shard's copies may still hold: this copy's own, and the
+//! others' by what their pods have reported. Whoever asks the pods notes it here, and erasures wait for it.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,6 @@
-//! Limits repeated denials in the audit log, so that whoever is denied often, attackers above all, cannot fill it:
-//! the first of a peer's denials for one reason is logged at once, the others together, every ten seconds.
+//! Limits repeated denials in the audit log, so that whoever is denied often, attackers above all, cannot
+//! fill it: the first of a peer's denials for one reason is logged at once, the others together, every ten
+//! seconds.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},

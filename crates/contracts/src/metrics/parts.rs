@@ -1,5 +1,5 @@
-//! Gauges to which every open store of the process contributes: one, or the shards of a pod. Most show the sum;
-//! those that are times show the latest.
+//! Gauges to which every open store of the process contributes: one, or the shards of a pod. Most show the
+//! sum; those that are times show the latest.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,5 +1,5 @@
-//! The last step of an erasure where the shard has a log: waits until neither the volumes of the other copies nor
-//! the log itself hold its events. The owner's volume and S3 hold none of them by then.
+//! The last step of an erasure where the shard has a log: waits until neither the volumes of the other copies
+//! nor the log itself hold its events. The owner's volume and S3 hold none of them by then.
 
 use std::time::Duration;
 
