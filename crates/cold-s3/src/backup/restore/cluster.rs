@@ -20,8 +20,11 @@ use super::{
         past::{Past, RestorePoint},
         records::{ClusterNote, NOTE, ShardPoint},
     },
-    NewStore, RestoreOptions, RestorePart, RestoreReport, Restored, another_begun, begin_store, is_done,
-    must_be_empty, plan_all, planned, put_store,
+    RestoreOptions, RestoreReport,
+    store::{
+        NewStore, RestorePart, Restored, another_begun, begin_store, is_done, must_be_empty, plan_all,
+        planned, put_store,
+    },
     wanted::narrow,
 };
 use crate::{

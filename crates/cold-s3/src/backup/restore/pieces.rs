@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
     super::{copying::Copier, cover::Piece, plan::WantedObject},
-    Restored,
+    store::Restored,
 };
 use crate::{
     fetch_if_there, fetch_whole,
