@@ -12,7 +12,7 @@ use super::{
         copying::Copier,
         cover::Piece,
         first_link::FirstLink,
-        past::Past,
+        past::{Past, RestorePoint},
         records::{NOTE, RestoreNote},
     },
     RestoreOptions, RestoreReport,
@@ -29,6 +29,7 @@ use crate::{
     watcher::Watcher,
 };
 use contracts::{
+    clock::TimestampMs,
     crash,
     erasure::ErasedPart,
     error::StorageError,
@@ -71,7 +72,7 @@ impl Restored {
     }
 
     /// The epoch of the new chain: greater than that of any segment in it, so that no name can repeat.
-    fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         let of_segments = self.pieces.iter().map(|(_, piece)| piece.meta.epoch).max();
         1 + of_segments.unwrap_or(0).max(self.last.epoch)
     }
@@ -286,15 +287,12 @@ async fn plan(
     if options.source_is_gone {
         close(&mut state);
     }
-    let there: BTreeSet<String> =
-        from.listed(names::SEGMENTS).await?.into_iter().map(|object| object.key).collect();
-    let mut segments = Segments::new(there);
+    let listed = from.listed(names::SEGMENTS).await?.into_iter();
+    let mut segments = Segments::new(listed.map(|object| object.key).collect());
     segments.add_state(&state)?;
     let mut links = Vec::new();
-    let latest = match *manifest == past.latest {
-        true => None,
-        false => Some(past.state(past.latest).await?.0),
-    };
+    let is_last = *manifest == past.latest;
+    let latest = if is_last { None } else { Some(past.state(past.latest).await?.0) };
     if let Some(latest) = &latest {
         let is_erased = is_erased_since(&state, latest);
         segments.add_state(latest)?;
