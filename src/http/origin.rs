@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::{code::Code, error::Problem, forwarded::ProxyNetwork, heads};
 use contracts::settings::{BrokenRules, Section};
 
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Where the page is from that made a browser send a request.
+pub(super) const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// What browsers send beside [`OF_FETCHES`]. A page's GET to its own origin has no `Origin`, and to a plain
 /// `http://` name browsers send no `Sec-Fetch-*`: such a request, and with DNS rebinding it is a foreign
 /// page's, shows itself by `Accept-Language` alone. Each browser sends that and no script can take it away.

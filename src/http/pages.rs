@@ -19,7 +19,9 @@ use super::{
     error::Problem,
     heads,
     limits::Limits,
-    media, queries,
+    media,
+    origin::FETCH_SITE,
+    queries,
     route_table::Routes,
     scope::{RequestScope, RequestSender},
     state::AppState,
@@ -35,7 +37,6 @@ const FORM_BYTES: usize = 16 << 10;
 const PASSED_ON: [HeaderName; 4] = [header::AUTHORIZATION, header::COOKIE, header::HOST, REQUEST_ID];
 /// What others call a token in a query. Here it lets nobody in, and pages must not repeat it.
 const TOKENS: [&str; 2] = ["access_token", "token"];
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Whoever asks for a page, and for which.

@@ -11,6 +11,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+/// Tables that `/stats` shows, the first by name; `/tables` has all of them.
+pub(super) const STATS_TABLES: usize = 100;
+
 /// Whole seconds over which a rate is averaged.
 const RATE_SECS: u64 = 10;
 

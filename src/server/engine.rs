@@ -22,8 +22,11 @@ use hot_rocksdb::{
 
 /// A volume that no server uses, to be read.
 pub(crate) use hot_rocksdb::at_rest::VolumeAtRest;
-/// How full a disk is, and the memory that volumes share.
-pub(super) use hot_rocksdb::{disk::Disk, options::SharedMemory};
+/// How full a disk is, the memory that volumes share, and what one takes of it.
+pub(super) use hot_rocksdb::{
+    disk::Disk,
+    options::{SharedMemory, WRITE_BUFFERS},
+};
 
 /// Files that a volume at rest may have open.
 const AT_REST_FILES: i32 = 256;

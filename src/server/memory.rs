@@ -5,6 +5,7 @@ use std::fs;
 
 use tracing::{debug, warn};
 
+use super::engine::WRITE_BUFFERS;
 use crate::settings::Settings;
 
 /// Roughly the bytes of memory that a partition takes, with one event that is not in S3 yet. Measured by `make
@@ -12,8 +13,6 @@ use crate::settings::Settings;
 const PARTITION_BYTES: u64 = 1250;
 /// Roughly the bytes of memory that an idle Zombi takes.
 const IDLE_BYTES: u64 = 48 << 20;
-/// Write buffers that RocksDB may have at once.
-const WRITE_BUFFERS: u64 = 4;
 
 /// Turns huge pages off. A pod's limit counts a huge page whole, of which each of many connections may use a
 /// twentieth. (Forty tails whose clients read nothing took 290 MB, and 85 % of what was resident were huge
@@ -46,7 +45,7 @@ fn needed(settings: &Settings) -> u64 {
     let budgets =
         [limits.inflight_bytes, limits.response_bytes, settings.hot.cache_bytes, settings.flush.memory_bytes];
     let budgets: u64 = budgets.iter().map(|bytes| *bytes as u64).sum();
-    let buffers = WRITE_BUFFERS * settings.hot.write_buffer_bytes as u64;
+    let buffers = (WRITE_BUFFERS * settings.hot.write_buffer_bytes) as u64;
     budgets + buffers + settings.cache.cache_bytes + partitions * PARTITION_BYTES + IDLE_BYTES
 }
 

@@ -15,7 +15,7 @@ use contracts::clock::Clock;
 const LEVEL_0_FILES: i32 = 16;
 
 /// Write buffers that one volume may have at once: two families of events and keys with two each.
-const WRITE_BUFFERS: usize = 4;
+pub const WRITE_BUFFERS: usize = 4;
 
 /// Options for opening the volume.
 #[derive(Debug, Clone)]

@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Result, Value, json, value::RawValue};
 
 use super::reach::Gathered;
-
-/// Tables of `/stats`.
-const STATS_TABLES: usize = 100;
+use crate::http::stats::STATS_TABLES;
 
 /// How much of a list is shown at once.
 #[derive(Debug, Clone, Copy)]

@@ -18,13 +18,11 @@ use crate::{
         routes::tables::{self, TableWalk},
         scope::OnConnection,
         state::{AppState, OpsState},
+        stats::STATS_TABLES,
     },
     prometheus,
 };
 use contracts::idempotency::KeyWindow;
-
-/// Tables that `/stats` shows, the first by name; `/tables` has all of them.
-const STATS_TABLES: usize = 100;
 
 /// Show the metrics, for Prometheus.
 #[utoipa::path(
