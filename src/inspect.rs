@@ -10,6 +10,7 @@ use cold_s3::{
     audit::{self, Audit},
     backup::{cluster_in, load_consistent},
     cluster::{ShardPlace, recorded},
+    formats,
     manifest::{self, Manifest},
     names,
     place::ObjectPlace,
@@ -178,10 +179,9 @@ pub(crate) async fn cat(settings: &Settings, key: &str, out: &mut dyn Write) -> 
         .get(key)
         .await?
         .ok_or_else(|| InspectError::NotFound(format!("object {key}")))?;
-    if key.ends_with(".zst") {
-        zstd::stream::copy_decode(bytes.as_ref(), out)?;
-    } else {
-        out.write_all(&bytes)?;
+    match formats::of_key(key) {
+        Some(format) => format.print(&bytes, out)?,
+        None => out.write_all(&bytes)?,
     }
     Ok(())
 }

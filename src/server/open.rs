@@ -27,10 +27,8 @@ use crate::{
     settings::{Settings, environment},
 };
 use cold_s3::{
-    ColdOptions, S3Cold,
-    formats::jsonl::{self, Framing},
+    ColdOptions, S3Cold, formats,
     s3::{Objects, S3Options},
-    settings::Compression,
 };
 use contracts::{
     bucket::BucketState, clock::SystemClock, cold::ColdTier, engine::Engine, erasure::Erasures,
@@ -249,13 +247,9 @@ pub(super) async fn connect(settings: &Settings) -> Result<Option<Objects>, Serv
 
 pub(super) fn cold_options(settings: &Settings) -> ColdOptions {
     let (upkeep, flush) = (settings.upkeep.interval_secs.duration(), settings.flush.interval_secs.duration());
-    let framing = match settings.segment.compression {
-        Compression::Zstd => Framing::Zstd,
-        Compression::None => Framing::Plain,
-    };
     ColdOptions {
         cache: settings.cache,
-        format: jsonl::newest(framing),
+        format: formats::newest(settings.segment),
         create_bucket: settings.s3.create_bucket,
         compaction: settings.compaction,
         manifests: settings.manifests,

@@ -1,6 +1,9 @@
 //! What a format of segments must do, and what it is given for that.
 
-use std::sync::Arc;
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -117,6 +120,12 @@ pub trait SegmentFormat: Send + Sync {
         stored: &SegmentObjects,
         take: &mut dyn FnMut(Record),
     ) -> Result<(), StorageError>;
+
+    /// Prints a segment's events for people, a JSON line each.
+    ///
+    /// # Errors
+    /// Those of `out`; what is wrong with the segment.
+    fn print(&self, body: &[u8], out: &mut dyn Write) -> io::Result<()>;
 
     /// Describes a segment by whole objects alone, as its manifest did.
     ///

@@ -8,6 +8,8 @@ pub mod jsonl;
 
 pub(crate) use self::format::sha256;
 pub use self::format::{LocatedSegment, NamedSegment, SegmentFormat, SegmentObjects, SegmentQuery};
+use self::jsonl::Framing;
+use crate::settings::{Compression, SegmentSettings};
 use contracts::{
     error::StorageError,
     segment::{FormatId, SegmentMeta},
@@ -21,6 +23,19 @@ pub fn all() -> impl Iterator<Item = &'static dyn SegmentFormat> {
 /// The format with this name, if it is known.
 pub fn find(id: FormatId) -> Option<&'static dyn SegmentFormat> {
     all().find(|format| format.id() == id)
+}
+
+/// The format in which segments are written with these settings.
+pub fn newest(settings: SegmentSettings) -> FormatId {
+    jsonl::newest(match settings.compression {
+        Compression::Zstd => Framing::Zstd,
+        Compression::None => Framing::Plain,
+    })
+}
+
+/// The newest format whose segments' keys end as this one does.
+pub fn of_key(key: &str) -> Option<&'static dyn SegmentFormat> {
+    all().find(|format| key.ends_with(format.extension()))
 }
 
 /// Describes a segment by whole objects alone, in the format that its key and its bytes tell.

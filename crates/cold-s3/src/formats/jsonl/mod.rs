@@ -20,6 +20,8 @@ mod read;
 mod version;
 mod writer;
 
+use std::io::{self, Write};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
@@ -142,6 +144,13 @@ impl SegmentFormat for Jsonl {
             }
         }
         Ok(())
+    }
+
+    fn print(&self, body: &[u8], out: &mut dyn Write) -> io::Result<()> {
+        match self.framing {
+            Framing::Zstd => zstd::stream::copy_decode(body, out),
+            Framing::Plain => out.write_all(body),
+        }
     }
 
     fn describe(&self, named: &NamedSegment, stored: &SegmentObjects) -> Result<SegmentMeta, StorageError> {
